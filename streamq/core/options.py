@@ -1,0 +1,51 @@
+"""Settings as values: of an application, and of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from streamq.core.limits import DEFAULT_MAX_PAYLOAD
+from streamq.core.retry import RetryPolicy
+
+PRIORITIES: Final = range(10)
+DEFAULT_QUEUE: Final = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """What a task's decorator said, validated. Durations are seconds, `result_ttl` is milliseconds."""
+
+    queue: str = ""  # empty: routed by name, else "default"
+    priority: int = 0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    result_ttl: int | None = None  # ms; None: the application's
+    ignore_result: bool | None = None  # None: the application's
+    expires: float | None = None
+    acks_early: bool = False
+    acks_on_failure: bool = True
+    log_args: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOptions:
+    """Application settings. All workers of a queue must agree on the lease. Durations are seconds."""
+
+    namespace: str = "streamq"
+    lease: float = 30.0
+    grace: float = 25.0
+    max_crashes: int = 3
+    max_payload: int = DEFAULT_MAX_PAYLOAD
+    result_url: str = ""  # where finished records are kept; empty: beside the queue
+    result_ttl: int = 3_600_000  # ms
+    ignore_result: bool = False
+    durability: str = "memory"
+    durability_timeout: float = 5.0
+    serializer: str = "msgpack"
+    accept: tuple[str, ...] = ("msgpack", "json")
+    timeout: float = 30.0  # how long one call may try to reach Redis
+    tz: str = "UTC"
