@@ -1,0 +1,188 @@
+"""The verbs: `Broker` is all that streamq asks of Redis; here is what workers ask. One round trip a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, cast
+
+from streamq.broker import scripts
+from streamq.broker.archive import Kept, finished
+from streamq.broker.connect import Line, Reply
+from streamq.broker.producing import Producing
+from streamq.broker.renewer import Renewer
+from streamq.broker.settling import fingerprint, idempotency, pack
+from streamq.broker.values import Found, NewJob, Placed, Turn
+from streamq.core.job import Delivery
+from streamq.core.limits import IDEMPOTENCY_TTL_MS, RING_TTL_MS
+from streamq.core.options import PRIORITIES, AppOptions
+from streamq.core.outcome import Settlement
+
+__all__ = ["Broker", "Found", "NewJob", "Placed", "Turn", "fingerprint", "idempotency"]
+
+_SETTLED: Final = {"o": "ok", "d": "dup", "f": "fenced", "g": "gone"}
+_START: Final = b"0-0"
+_BLOCK_SLACK: Final = 5.0  # seconds a blocking read may be late before the connection counts as half-open
+_PROMOTE_LIMIT: Final = 500  # 100,000 at once would stop the server for 200 ms
+
+
+class Broker(Producing):
+    """Everything streamq asks of Redis."""
+
+    def __init__(self, url: str, options: AppOptions) -> None:
+        super().__init__(url, options)
+        self._cursors: dict[str, list[scripts.Arg]] = {}
+
+    # ---- workers ----------------------------------------------------------------------------------------------
+
+    async def prepare(self, queue: str) -> None:
+        """Make the streams and groups of a queue; it is harmless to do it again."""
+        self._announced.discard(queue)  # after FLUSHALL it is no longer in the list
+        await self.announce(queue)
+        await self.script(scripts.prepare(streams=self.keys(queue).streams))
+
+    async def turn(
+        self,
+        queue: str,
+        consumer: str,
+        settlements: Sequence[tuple[Delivery, Settlement]],
+        want: int,
+        *,
+        request: int,
+    ) -> Turn:
+        """Settle and fetch in one round trip, tried once.
+
+        When the connection fails, ask again with the same `request` and the same settlements: what was carried
+        out is answered "dup".
+        """
+        k = self.keys(queue)
+        batch, blobs = pack(settlements)
+        call = scripts.turn(
+            streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, side=k.side, keys=k.keys,
+            dead=k.dead, dead_body=k.dead_body, ring=k.ring(consumer), now=self.now(), bell=k.bell,
+            consumer=consumer, request=request, want=want, lease=round(self.options.lease * 1000),
+            idempotency_ttl=IDEMPOTENCY_TTL_MS, ring_ttl=RING_TTL_MS, batch=batch, blobs=blobs,
+        )  # fmt: skip
+        sent = time.monotonic()
+        reply = cast("list[Reply]", await self.script(call, self.line(f"turn {queue}")))
+        now = self.synced(cast(int, reply[0]), sent)
+        taken = cast("list[Reply]", reply[2])
+        deliveries: list[Delivery] = []
+        for priority, entries in zip(taken[::2], taken[1::2], strict=True):
+            for entry, fields in cast("list[tuple[bytes, list[bytes]]]", entries):
+                deliveries.append(_delivery(queue, cast(int, priority), entry, fields))
+        replies = [_SETTLED[letter] for letter in cast(bytes, reply[1]).decode()]
+        if self.archive is not None:
+            await self.move(queue, finished(settlements, replies))
+        return Turn(now, replies, deliveries)
+
+    async def block(self, line: Line, queue: str, consumer: str, block_ms: int) -> list[Delivery]:
+        """Wait on every priority of a queue for a job; at most one from each.
+
+        Raises ResponseError (NOGROUP) after the server was flushed: `prepare` again.
+        """
+        k = self.keys(queue)
+        names = [k.stream(priority) for priority in reversed(PRIORITIES)]
+        reply = await line.call(
+            "XREADGROUP", "GROUP", "w", consumer, "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *[">"] * len(names),
+            timeout=block_ms / 1000 + _BLOCK_SLACK,
+        )  # fmt: skip
+        deliveries: list[Delivery] = []
+        for name, entries in cast("list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]", reply or []):
+            priority = int(name.rpartition(b":")[2])
+            deliveries += [_delivery(queue, priority, entry, fields) for entry, fields in entries]
+        return deliveries
+
+    async def reclaim(
+        self, queue: str, consumer: str, *, lease_ms: int, want: int, suspects: int, quiet: bool = False
+    ) -> list[Delivery]:
+        """The sweep: take over at most `want` entries whose lease ran out, and at most `suspects` suspects.
+
+        `quiet`: only those that were given back.
+        """
+        k = self.keys(queue)
+        cursors = self._cursors.get(queue) or [_START] * len(PRIORITIES)
+        call = scripts.reclaim(
+            streams=k.streams, side=k.side, consumer=consumer, lease=lease_ms, want=want, suspects=suspects,
+            quiet=int(quiet), cursors=cursors,
+        )  # fmt: skip
+        taken, following = cast("tuple[list[Reply], list[bytes]]", await self.script(call))
+        self._cursors[queue] = list(following)
+        deliveries: list[Delivery] = []
+        for found in taken:
+            priority, entry, fields, count, forgiven = cast("tuple[int, bytes, list[bytes], int, int]", found)
+            deliveries.append(_delivery(queue, priority, entry, fields, count, forgiven))
+        return deliveries
+
+    async def promote(self, queue: str) -> tuple[int, int | None]:
+        """Move at most 500 jobs whose time has come; how many, and ms until the next (None: nothing waits)."""
+        k = self.keys(queue)
+        call = scripts.promote(
+            streams=k.streams, jobs=k.jobs, due=k.due, body=k.body, now=self.now(), limit=_PROMOTE_LIMIT
+        )
+        moved, wait = cast("tuple[int, int]", await self.script(call))
+        return moved, None if wait < 0 else wait
+
+    async def fire(self, queue: str, name: str, occurrence: int, job: NewJob | None) -> bool:
+        """Enqueue one occurrence (epoch ms) of a schedule if nobody did; None skips it."""
+        k = self.keys(queue)
+        call = scripts.fire(
+            streams=k.streams, jobs=k.jobs, due=k.due, body=k.body, cron=k.cron, now=self.now(), bell=k.bell,
+            name=name, occurrence=occurrence, id=job.job_id if job else "", priority=job.priority if job else 0,
+            job=job.body if job else b"",
+        )  # fmt: skip
+        await self.announce(queue)
+        return bool(await self.script(call))
+
+    async def last_fired(self, queue: str, names: Sequence[str]) -> dict[str, int]:
+        """The last occurrence of each schedule in epoch ms; one that is new begins now."""
+        call = scripts.baseline(cron=self.keys(queue).cron, now=self.now(), names=names)
+        return dict(zip(names, cast("list[int]", await self.script(call)), strict=True)) if names else {}
+
+    async def store(self, queue: str, job_id: str, record: bytes, ttl: int) -> None:
+        """Write a record outside a settlement: what became of a job that was acknowledged early."""
+        if ttl > 0:
+            await self.command("SET", self.keys(queue).records + job_id, record, "PX", ttl)
+            await self.move(queue, [Kept(job_id, ttl, record)])
+
+    async def leave(self, queue: str, consumer: str, *, hand_back: bool = True) -> int:
+        """Forget the worker; how many entries it still held.
+
+        `hand_back` gives these to others at once. It is for a worker that runs nothing any more: they were
+        handed out to a read that it gave up.
+        """
+        k = self.keys(queue)
+        call = scripts.leave(
+            streams=k.streams, side=k.side, workers=k.workers, worker_info=k.worker_info, ring=k.ring(consumer),
+            consumer=consumer, lease=round(self.options.lease * 1000), bell=k.bell, hand_back=int(hand_back),
+        )  # fmt: skip
+        return cast(int, await self.script(call))
+
+    async def tidy(self, queue: str) -> int:
+        """Remove dead workers whose entries were all taken over; how many."""
+        k = self.keys(queue)
+        call = scripts.tidy(streams=k.streams, workers=k.workers, worker_info=k.worker_info, now=self.now())
+        return cast(int, await self.script(call))
+
+    def bell(self, queue: str) -> str:
+        """The channel that wakes the workers of a queue: `due <ms>`, `cancel <id>`, `released`."""
+        return self.keys(queue).bell
+
+    def renewer(self) -> Renewer:
+        """What the heartbeat thread calls; it has a connection of its own."""
+        patience = min(5.0, self.options.lease / 3)  # a half-open connection has to be noticed while the lease is good
+        connect = partial(self.connections.sync_client, patience)
+        return Renewer(connect, self.keys, lambda: self.now())  # it may be set later
+
+
+def _delivery(
+    queue: str, priority: int, entry: bytes, fields: Sequence[bytes], count: int = 1, forgiven: int = 0
+) -> Delivery:
+    if len(fields) == 4 and fields[0] == b"i" and fields[2] == b"j":
+        try:
+            return Delivery(queue, priority, entry, fields[1].decode(), fields[3], count, forgiven)
+        except UnicodeDecodeError:
+            pass  # not written by streamq: it becomes a dead letter under a name of its own
+    body = b" ".join(fields)
+    return Delivery(queue, priority, entry, f"unreadable-{priority}-{entry.decode()}", body, count, forgiven)

@@ -1,0 +1,69 @@
+"""Renewing leases from a thread: blocking calls on a connection of its own, so that a blocked loop keeps its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import msgspec
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+from streamq.broker import scripts
+from streamq.broker.keys import Keys
+from streamq.broker.scripts import Arg
+
+_ALIVE_LEASES = 2  # a worker that did not say so for this many leases is believed dead
+
+
+class Held(NamedTuple):
+    """One entry that a worker holds: the fence without the consumer's name."""
+
+    priority: int
+    entry: str
+    deliveries: int
+    job_id: str
+
+
+class Renewal(NamedTuple):
+    """The ids whose lease is gone, and those to be cancelled with the reason."""
+
+    lost: list[str]
+    cancelled: dict[str, str]
+
+
+class Renewer:
+    """For one thread. Any failure is raised as redis-py raises it; the next call connects anew."""
+
+    def __init__(self, connect: Callable[[], Redis], keys: Callable[[str], Keys], now: Callable[[], Arg]) -> None:
+        self._connect = connect
+        self._keys = keys
+        self._now = now
+        self._client: Redis | None = None
+
+    def renew(self, queue: str, consumer: str, held: Sequence[Held], info: bytes, lease_ms: int) -> Renewal:
+        """Renew what is still ours, in one round trip, and say that the worker lives."""
+        k = self._keys(queue)
+        call = scripts.renew(
+            streams=k.streams, side=k.side, workers=k.workers, worker_info=k.worker_info, now=self._now(),
+            consumer=consumer, alive_for=lease_ms * _ALIVE_LEASES, info=info, held=msgspec.msgpack.encode(held),
+        )  # fmt: skip
+        lost, cancelled, reasons = cast("tuple[list[bytes], list[bytes], list[bytes]]", self._run(call))
+        pairs = zip(cancelled, reasons, strict=True)
+        return Renewal([i.decode() for i in lost], {i.decode(): r.decode() for i, r in pairs})
+
+    def close(self) -> None:
+        """Close the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _run(self, call: scripts.ScriptCall) -> object:
+        if self._client is None:
+            self._client = self._connect()
+        execute = self._client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        send = cast("Callable[..., object]", execute)
+        try:
+            return send(*call.evalsha())
+        except NoScriptError:
+            return send(*call.eval())

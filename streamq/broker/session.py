@@ -1,0 +1,142 @@
+"""The conversation with one server: opening it, calling scripts, telling failures apart, knowing its time."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from streamq.broker.connect import Connections, Line, Reply, ServerFacts, describe, is_full, is_transient, suitable
+from streamq.broker.keys import Keys, queues
+from streamq.broker.retrying import persist
+from streamq.broker.scripts import Arg, ScriptCall
+from streamq.core.clock import ServerClock
+from streamq.core.options import AppOptions
+from streamq.errors import BrokerError, BrokerUnavailable, QueueFull
+
+T = TypeVar("T")
+
+OPEN_TIMEOUT: Final = 5.0  # seconds a first connection may take before the caller hears of it
+
+
+class Session:
+    """One process's conversation with one server. `Broker` adds the verbs."""
+
+    def __init__(self, url: str, options: AppOptions) -> None:
+        self.options = options
+        self.connections = Connections(url)
+        self.clock = ServerClock()
+        self.facts: ServerFacts | None = None
+        self.client_id = secrets.token_hex(8)
+        self.now: Callable[[], Arg] = lambda: ""  # only the testing clock says anything
+        self._keys: dict[str, Keys] = {}
+        self._lines: dict[str, Line] = {}
+        self._announced: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.connections.address} namespace={self.options.namespace!r}>"
+
+    @property
+    def where(self) -> str:
+        """The server's address without secrets."""
+        return str(self.connections.address)
+
+    async def open(
+        self,
+        timeout: float | None = OPEN_TIMEOUT,
+        on_failure: Callable[[BaseException, float], None] | None = None,
+    ) -> None:
+        """Connect and look whether jobs are safe there. Opening twice does nothing.
+
+        Raises `BrokerUnavailable` after `timeout` seconds (None: never), `UnsuitableServer`.
+        """
+        if self.facts is not None:
+            return
+        await self.connections.open()
+
+        async def ask() -> ServerFacts:
+            return await suitable(self.line("commands"))
+
+        self.facts = await self._translated(persist(ask, timeout, on_failure=on_failure))
+        self._sync(self.facts.time_ms, self.facts.sent, self.facts.received)
+
+    async def close(self) -> None:
+        """Close every connection. Closing twice does nothing."""
+        self.facts = None
+        self._lines.clear()
+        await self.connections.close()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the server started, as far as it was asked."""
+        return 0.0 if self.facts is None else self.facts.uptime + time.monotonic() - self.facts.received
+
+    def keys(self, queue: str) -> Keys:
+        """The key names of one queue."""
+        keys = self._keys.get(queue)
+        if keys is None:
+            keys = self._keys[queue] = Keys(self.options.namespace, queue)
+        return keys
+
+    def line(self, purpose: str) -> Line:
+        """The connection for one purpose; different purposes never wait for each other."""
+        line = self._lines.get(purpose)
+        if line is None:
+            line = self._lines[purpose] = self.connections.line()
+        return line
+
+    async def announce(self, queue: str) -> None:
+        """Enter the queue in the list of queues, once a process."""
+        if queue not in self._announced:
+            name, line = queues(self.options.namespace), self.line("commands")
+            if not await line.call("HEXISTS", name, queue):  # a full server refuses HSET, of what is there too
+                await line.call("HSET", name, queue, self.clock.now_ms())
+            self._announced.add(queue)
+
+    async def script(self, call: ScriptCall, line: Line | None = None, timeout: float = 5.0) -> Reply:
+        """Run one script, once; a server that does not know it is told."""
+        line = line or self.line("commands")
+        try:
+            return await line.call(*call.evalsha(), timeout=timeout)
+        except NoScriptError:
+            return await line.call(*call.eval(), timeout=timeout)
+
+    async def ask(self, call: ScriptCall, timeout: float | None = None) -> Reply:
+        """Run one idempotent script until it is answered. Raises `BrokerUnavailable`, `QueueFull`, `BrokerError`."""
+        limit = self.options.timeout if timeout is None else timeout
+        return await self._translated(persist(lambda: self.script(call), limit))
+
+    async def command(self, *args: Arg) -> Reply:
+        """Send one idempotent command until it is answered. Raises as `ask` does."""
+        return await self._translated(persist(lambda: self.line("commands").call(*args), self.options.timeout))
+
+    def synced(self, server_ms: int, sent: float) -> int:
+        """Take the server's time from a reply to what was sent at `time.monotonic()` `sent`."""
+        self._sync(server_ms, sent, time.monotonic())
+        return server_ms
+
+    def _sync(self, server_ms: int, sent: float, received: float) -> None:
+        if self.now() == "":
+            wall = time.time() - time.monotonic()
+            self.clock.sync(server_ms, wall + sent, wall + received)
+
+    async def _translated(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except (RedisError, OSError) as error:
+            raise self.translate(error) from error
+
+    def translate(self, error: BaseException) -> BrokerError:
+        """What a failure of redis-py means to the user, in one line."""
+        if is_full(error):
+            return QueueFull(
+                f"{self.where} is out of memory (maxmemory): nothing was written. "
+                "Let the workers catch up, raise maxmemory, or look for what else fills it: redis-cli INFO memory"
+            )
+        line = describe(error, self.connections.address)
+        if is_transient(error) or not isinstance(error, ResponseError):
+            return BrokerUnavailable(line)
+        return BrokerError(line)

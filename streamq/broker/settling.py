@@ -1,0 +1,76 @@
+"""Settlements as the turn script takes them: a short list each, and the bytes beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from streamq.broker import wire
+from streamq.core.job import DeadLetter, Delivery, Reason, State
+from streamq.core.limits import MAX_DEAD_BYTES
+from streamq.core.outcome import RECORD_VERSION, Bury, Complete, Drop, Release, Reschedule, Settlement
+
+_LETTERS = {State.RETRY: "t", State.SCHEDULED: "d", State.PENDING: "u"}
+Meta = list[int | str | bytes]
+
+
+def pack(settlements: Sequence[tuple[Delivery, Settlement]]) -> tuple[bytes, list[bytes]]:
+    """The batch and its blobs; empty bytes for no settlement."""
+    if not settlements:
+        return b"", []
+    metas: list[Meta] = []
+    blobs: list[bytes] = []
+    for delivery, settlement in settlements:
+        meta: Meta = [delivery.priority, delivery.entry.decode(), delivery.count, delivery.job_id]
+        _add(meta, blobs, delivery, settlement)
+        metas.append(meta)
+    return msgspec.msgpack.encode(metas), blobs
+
+
+def _add(meta: Meta, blobs: list[bytes], delivery: Delivery, settlement: Settlement) -> None:
+    match settlement:
+        case Complete(record, ttl):
+            meta += ["f", record.state.value, ttl]
+            blobs.append(wire.encode_record(record))
+        case Reschedule(job, delay, state):
+            meta += ["r", _LETTERS[state], delay]
+            blobs.append(wire.encode_job(job))
+        case Bury(record, ttl, _, _):
+            meta += ["b", record.state.value, ttl]
+            blobs.append(wire.encode_record(record))
+            blobs.append(wire.encode_dead(_letter(delivery, settlement)))
+        case Release(forgive):
+            meta += ["l", int(forgive)]
+        case Drop():
+            raise ValueError("a Drop is not sent: it says nothing")
+
+
+def _letter(delivery: Delivery, bury: Bury) -> DeadLetter:
+    record = bury.record
+    body = delivery.body if bury.job is None else wire.encode_job(bury.job)
+    return DeadLetter(
+        RECORD_VERSION,
+        delivery.job_id,
+        record.task,
+        bury.reason,
+        f"{record.error.error}: {record.error.message}" if record.error else "",
+        body[:MAX_DEAD_BYTES] if bury.reason is Reason.UNREADABLE else body,
+        delivery.priority,
+        record.finished_at,
+        record.attempts,
+        record.failures,
+    )
+
+
+def idempotency(task: str, key: str) -> str:
+    """The name of an idempotency key: hashed, so that a long or secret key is neither kept nor shown."""
+    return hashlib.blake2b(f"{task}\0{key}".encode(), digest_size=16).hexdigest()
+
+
+def fingerprint(args: msgspec.Raw, kwargs: msgspec.Raw) -> str:
+    """Of the arguments: the same key with another fingerprint is a mistake of the caller."""
+    digest = hashlib.blake2b(bytes(args), digest_size=12)
+    digest.update(b"\0" + bytes(kwargs))
+    return digest.hexdigest()
