@@ -1,0 +1,189 @@
+"""Dead letters: jobs that ended in FAILURE, kept until somebody retries or discards them."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from streamq.broker import wire
+from streamq.broker.broker import Broker, NewJob
+from streamq.client.link import Link, not_found
+from streamq.core.clock import Duration, milliseconds
+from streamq.core.job import DeadLetter, Reason
+from streamq.errors import ConfigurationError, JobError, JobNotFound
+
+logger = logging.getLogger("streamq.dead")
+
+PAGE = 100  # dead letters a round trip: each carries its whole job
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    task: str | None
+    error: str | None
+    before: int | None  # epoch ms
+
+    def wants(self, letter: DeadLetter) -> bool:
+        return (
+            (self.task is None or fnmatchcase(letter.task, self.task))
+            and (self.error is None or self.error in letter.error)
+            and (self.before is None or letter.at < self.before)
+        )
+
+
+class DeadLetters:
+    """The dead letters of one queue.
+
+    Filters: `task` is a name or a pattern ("images.*"), `error` a part of the error's text,
+    `older_than` a duration.
+
+        await app.dead_letters("emails").retry(error="ConnectError")
+    """
+
+    def __init__(self, link: Link, queue: str) -> None:
+        self._link = link
+        self.queue = queue
+
+    async def list(
+        self,
+        task: str | None = None,
+        error: str | None = None,
+        older_than: Duration | None = None,
+        limit: int = 100,
+    ) -> list[DeadLetter]:
+        """At most `limit` of them, the newest first."""
+        found: list[DeadLetter] = []
+        broker = await self._link.open()
+        if limit > 0:
+            async for letter in self._all(broker, _filter(broker, task, error, older_than)):
+                found.append(letter)
+                if len(found) >= limit:
+                    break
+        return found
+
+    async def show(self, job_id: str) -> DeadLetter:
+        """One of them, with its attempts and errors. Raises `JobNotFound`."""
+        broker = await self._link.open()
+        letter = await broker.dead_one(self.queue, job_id)
+        if letter is None:
+            raise self._not_found(job_id)
+        return letter
+
+    async def retry(
+        self,
+        job_id: str | None = None,
+        *,
+        task: str | None = None,
+        error: str | None = None,
+        older_than: Duration | None = None,
+    ) -> int:
+        """Put one, or all that match, back onto the queue with their retries reset; how many were.
+
+        An unreadable one cannot be retried, since only its first bytes are kept: asked for by id it raises
+        `JobError`, among others it is left where it is and logged. Raises `JobNotFound`.
+        """
+        if job_id is not None:
+            _alone(task, error, older_than)
+            again = _again(await self.show(job_id), self._link.options.max_payload)
+            return await self._link.broker.revive(self.queue, [again])
+        return await self._apply(self._revive, task, error, older_than)
+
+    async def discard(
+        self,
+        job_id: str | None = None,
+        *,
+        task: str | None = None,
+        error: str | None = None,
+        older_than: Duration | None = None,
+    ) -> int:
+        """Forget one, or all that match; how many were there. Raises `JobNotFound`."""
+        if job_id is not None:
+            _alone(task, error, older_than)
+            broker = await self._link.open()
+            if not await broker.discard(self.queue, [job_id]):
+                raise self._not_found(job_id)
+            return 1
+        return await self._apply(self._discard, task, error, older_than)
+
+    async def _revive(self, broker: Broker, letters: builtins.list[DeadLetter]) -> int:
+        jobs: list[NewJob] = []
+        for letter in letters:
+            try:
+                jobs.append(_again(letter, self._link.options.max_payload))
+            except JobError as error:
+                logger.warning("%s", error)
+        return await broker.revive(self.queue, jobs) if jobs else 0
+
+    async def _discard(self, broker: Broker, letters: builtins.list[DeadLetter]) -> int:
+        return await broker.discard(self.queue, [letter.job_id for letter in letters])
+
+    def _not_found(self, job_id: str) -> JobNotFound:
+        return not_found(job_id, f"the dead letters of {self.queue!r}")
+
+    async def _apply(
+        self,
+        action: Callable[[Broker, builtins.list[DeadLetter]], Awaitable[int]],
+        task: str | None,
+        error: str | None,
+        older_than: Duration | None,
+    ) -> int:
+        broker = await self._link.open()
+        matching = _filter(broker, task, error, older_than)
+        total = offset = 0
+        horizon: int | None = None  # what dies while this runs is not of the user's choice
+        tried: set[str] = set()
+        while page := await broker.dead(self.queue, offset=offset, limit=PAGE):
+            horizon = page[0].at if horizon is None else horizon
+            chosen = [each for each in page if each.at <= horizon and each.job_id not in tried and matching.wants(each)]
+            done = await action(broker, chosen) if chosen else 0
+            total += done
+            if done == len(chosen):
+                offset += len(page) - done
+            else:  # some stay, or somebody else took them and the others moved up: only another look tells
+                tried.update(each.job_id for each in chosen)
+        return total
+
+    async def _all(self, broker: Broker, matching: _Filter) -> AsyncIterator[DeadLetter]:
+        offset = 0
+        seen: set[str] = set()  # a new one at the head moves the others into the next page
+        while page := await broker.dead(self.queue, offset=offset, limit=PAGE):
+            offset += len(page)
+            for letter in page:
+                if letter.job_id not in seen and matching.wants(letter):
+                    yield letter
+            seen = {letter.job_id for letter in page}
+
+
+def _filter(broker: Broker, task: str | None, error: str | None, older_than: Duration | None) -> _Filter:
+    age = None if older_than is None else milliseconds(older_than, name="older_than")
+    return _Filter(task, error, None if age is None else broker.clock.now_ms() - age)
+
+
+def _again(letter: DeadLetter, max_payload: int) -> NewJob:
+    """The job as new: retries, failures and an `expires` that has passed long ago are forgotten."""
+    if letter.reason is Reason.UNREADABLE:
+        raise JobError(
+            f"{letter.job_id} cannot be retried: it could not be read ({letter.error}), and only its first bytes"
+            " are kept. Enqueue the job anew, and discard this.",
+            letter.job_id,
+        )
+    try:
+        job = wire.decode_job(letter.body, max_payload)
+        options = wire.decode_options(job.options)
+    except wire.Unreadable as error:
+        raise JobError(f"{letter.job_id} cannot be retried: {error}", letter.job_id) from None
+    said = wire.encode_options(msgspec.structs.replace(options, expires=0)) if options.expires else job.options
+    fresh = msgspec.structs.replace(job, options=said, retries=0, failures=[], started_at=0, parked_at=0)
+    return NewJob(letter.job_id, wire.encode_job(fresh), letter.priority)
+
+
+def _alone(*filters: object) -> None:
+    if any(each is not None for each in filters):
+        raise ConfigurationError(
+            "Give a job id or filters (task, error, older_than), not both: the id names one already."
+        )

@@ -1,0 +1,79 @@
+"""The sweep: takes over what dead workers held, and what living ones gave back."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+from streamq.broker.broker import Broker
+from streamq.worker.lane import Lane
+from streamq.worker.service import Service
+from streamq.worker.slots import Slots
+
+MOST: Final = 100  # entries a sweep
+
+
+class Reclaimer(Service):
+    """One queue's, every lease/8 with jitter, and at once when a job was given back.
+
+    While Redis is away nobody can renew, and its downtime counts as idle time: a sweep right after it came back
+    would take every running job from its worker. So for one lease after each new connection it takes only what was
+    given back.
+    """
+
+    def __init__(self, broker: Broker, lane: Lane, consumer: str, slots: Slots) -> None:
+        super().__init__(broker.connections.address)
+        self.name = f"reclaimer of {lane.queue}"
+        self._broker = broker
+        self._lane = lane
+        self._consumer = consumer
+        self._slots = slots
+        self._lease = broker.options.lease
+        self._line = broker.line("commands")
+        self._connected = -1
+        self._quiet_until = 0.0
+        lane.on_suspect = self.wake
+
+    async def turn(self) -> float:
+        """Sweep as many as there are free slots; at once again if there may be more."""
+        pause = self._lease / 8 * (0.8 + 0.4 * random.random())
+        quiet = await self._quiet()
+        slots, share = self._slots, self._slots.share(self._lane.queue)
+        want = slots.reserve(share, MOST, sweep=True)
+        if not want:
+            return pause
+        suspects = 0 if slots.suspects else 1
+        slots.suspects += suspects  # the sweeps of two queues must not bring one each
+        asked, got = time.monotonic(), 0
+        try:
+            deliveries = await self._broker.reclaim(
+                self._lane.queue,
+                self._consumer,
+                lease_ms=round(self._lease * 1000),
+                want=want,
+                suspects=suspects,
+                quiet=quiet > 0,
+            )
+            got = len(deliveries)
+        finally:
+            slots.suspects -= suspects
+            slots.settle(share, want, got)
+            self._lane.freed()
+        self._lane.receive(deliveries, asked)
+        if got == want:
+            return 0
+        return min(quiet, pause) if quiet > 0 else pause
+
+    async def _quiet(self) -> float:
+        """Seconds for which the server's idle times cannot be believed yet."""
+        asked = time.monotonic()
+        await self._line.call("TIME")
+        now = time.monotonic()
+        if now - asked > self._lease / 4:  # it was stopped, or is overloaded: others could not renew either
+            self._quiet_until = now + self._lease
+        if self._line.connected != self._connected:
+            first, self._connected = self._connected == -1, self._line.connected
+            up = self._broker.uptime if first else 0.0
+            self._quiet_until = max(self._quiet_until, now + max(0.0, self._lease - up))
+        return self._quiet_until - now
