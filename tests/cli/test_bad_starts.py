@@ -1,0 +1,312 @@
+"""Bad starts: one screen each, its exact text, its exit code, and no traceback unless asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from streamq.cli.exits import ENDINGS, Exit, ending, users_traceback
+from streamq.cli.main import main
+from streamq.errors import BrokerUnavailable, ConfigurationError, JobNotFound, ResultTimeout, UnsuitableServer
+
+APP = "from streamq import StreamQ\napp = StreamQ()\n"
+MODULES = {
+    "shop.py": APP + "other = 7\n",
+    "empty.py": "x = 1\n",
+    "twins.py": APP + "mail = StreamQ()\n",
+    "crooked.py": "def f(:\n",
+    "raising.py": "def start():\n    return 1 / 0\n\nstart()\n",
+    "needy.py": "import not_installed_anywhere.at_all\n",
+    "leaving.py": "raise SystemExit(3)\n",
+    "ready.py": APP + "@app.task\nasync def job() -> None: ...\n",
+    "pack/__init__.py": "",
+    "pack/jobs.py": APP,
+}
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """`streamq` in a folder with the modules above."""
+    for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+
+    def run(*words: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["streamq", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ended(int(code), *capsys.readouterr())
+
+    yield run
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] + ".py" in MODULES or name.startswith("pack"):
+            del sys.modules[name]
+
+
+SCREENS = [
+    (
+        "shp:app",
+        2,
+        """
+        streamq: there is no module 'shp'
+
+          where  {here} and the installed packages
+          cause  the name is misspelt, or the command is typed in another folder
+          type   streamq worker shop:app
+        """,
+    ),
+    (
+        "zzzzzz:app",
+        2,
+        """
+        streamq: there is no module 'zzzzzz'
+
+          where  {here} and the installed packages
+          cause  the name is misspelt, or the command is typed in another folder
+          type   cd    to the folder that holds zzzzzz.py
+        """,
+    ),
+    (
+        "pack.job:app",
+        2,
+        """
+        streamq: there is no module 'pack.job'
+
+          where  {here} and the installed packages
+          cause  the name is misspelt, or the command is typed in another folder
+          type   streamq worker pack.jobs:app
+        """,
+    ),
+    (
+        "pack/job.py:app",
+        2,
+        """
+        streamq: there is no file pack/job.py
+
+          where  {here}
+          cause  the path is misspelt, or the command is typed in another folder
+          type   streamq worker pack/jobs.py:app
+        """,
+    ),
+    (
+        "shop:ap",
+        2,
+        """
+        streamq: shop has no 'ap'
+
+          where  shop.py
+          cause  its applications are app
+          type   streamq worker shop:app
+        """,
+    ),
+    (
+        "shop:other",
+        2,
+        """
+        streamq: shop:other is no StreamQ, but of type int
+
+          where  shop.py
+          cause  its applications are app
+          type   streamq worker shop:app
+        """,
+    ),
+    (
+        "empty",
+        2,
+        """
+        streamq: empty holds no StreamQ
+
+          where  empty.py
+          cause  the application is in another module
+          type   app = StreamQ()    in that module
+        """,
+    ),
+    (
+        "empty:app",
+        2,
+        """
+        streamq: empty has no 'app'
+
+          where  empty.py
+          cause  it holds no application
+          type   app = StreamQ()    in that module
+        """,
+    ),
+    (
+        "twins",
+        2,
+        """
+        streamq: twins holds 2 applications
+
+          where  twins.py
+          cause  one must be chosen
+          type   streamq worker twins:app
+                 streamq worker twins:mail
+        """,
+    ),
+    (
+        "crooked:app",
+        1,
+        """
+        streamq: SyntaxError: invalid syntax
+
+          where  crooked.py, line 1: def f(:
+          cause  Python cannot read this file
+          type   streamq worker crooked:app    once it is mended
+        """,
+    ),
+    (
+        "raising:app",
+        1,
+        """
+        streamq: importing raising failed: ZeroDivisionError: division by zero
+
+          where  raising.py, line 2: return 1 / 0
+          cause  the module raises this while it is imported
+          type   streamq worker raising:app -v    shows the traceback
+        """,
+    ),
+    (
+        "needy:app",
+        1,
+        """
+        streamq: needy needs the module 'not_installed_anywhere', which is not installed
+
+          where  needy.py, line 1: import not_installed_anywhere.at_all
+          cause  a package is missing, or its name is misspelt
+          type   pip install not_installed_anywhere
+        """,
+    ),
+    (
+        "leaving:app",
+        1,
+        """
+        streamq: importing leaving failed: SystemExit: 3
+
+          where  leaving.py, line 1: raise SystemExit(3)
+          cause  the module raises this while it is imported
+          type   streamq worker leaving:app -v    shows the traceback
+        """,
+    ),
+    (
+        "shop:app",
+        2,
+        """
+        streamq: shop:app has no tasks
+
+          cause  the modules that define them are not imported by this one
+          type   import shop.jobs    at the end of the module of shop:app
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "code", "screen"), SCREENS, ids=[each[0] for each in SCREENS])
+def test_a_bad_start_is_one_screen(command: Command, tmp_path: Path, target: str, code: int, screen: str) -> None:
+    ended = command("worker", target)
+    assert ended.err == dedent(screen).lstrip().format(here=tmp_path)
+    assert ended.code == code
+    assert ended.out == ""
+
+
+QUEUES = [
+    ("high:0", "'high:0' is no queue with a weight"),
+    ("high:many", "'high:many' is no queue with a weight"),
+    (":3", "':3' is no queue with a weight"),
+    ("high,,low", "'' is no queue with a weight"),
+    ("a b", "'a b' cannot name a queue: no spaces and no braces"),
+    ("high:2,high", "'high' is there twice"),
+]
+
+
+@pytest.mark.parametrize(("spec", "cause"), QUEUES)
+def test_queues_that_cannot_be_read(command: Command, spec: str, cause: str) -> None:
+    ended = command("worker", "shop:app", "-Q", spec)
+    assert ended.code == Exit.USAGE
+    assert ended.err == (
+        f"streamq: the queues {spec!r} cannot be read\n\n"
+        "  where  --queues, or the variable STREAMQ_QUEUES\n"
+        f"  cause  {cause}\n"
+        "  type   --queues high:3,default    names, each with a weight of 1 or more\n"
+    )
+
+
+def test_a_url_that_cannot_be_used(command: Command) -> None:
+    ended = command("worker", "ready:app", "--url", "http://localhost")
+    assert ended.code == Exit.USAGE
+    assert "streamq: " in ended.err
+    assert "http" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("words", [("-v", "worker", "raising:app"), ("worker", "raising:app", "-v")])
+def test_a_traceback_only_if_asked_for_and_only_of_the_user(command: Command, words: tuple[str, ...]) -> None:
+    ended = command(*words)
+    trace = ended.err.partition("\n\nTraceback")[2].splitlines()
+    assert [line.split(", ")[1] for line in trace if line.startswith("  File")] == ["line 4", "line 2"]
+    assert trace[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_misspelt_command(command: Command) -> None:
+    ended = command("wroker")
+    assert ended.code == Exit.USAGE
+    assert "There is no command 'wroker'. Did you mean worker?" in ended.err
+
+
+def test_an_option_that_does_not_exist(command: Command) -> None:
+    ended = command("worker", "shop:app", "--concurency", "3")
+    assert ended.code == Exit.USAGE
+    assert "--concurrency" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BrokerUnavailable("down"), Exit.UNREACHABLE),
+        (UnsuitableServer("evicts"), Exit.UNSUITABLE),
+        (ConfigurationError("bad"), Exit.USAGE),
+        (JobNotFound("none"), Exit.NOT_FOUND),
+        (ResultTimeout("late"), Exit.TIMED_OUT),
+        (RuntimeError("ours"), Exit.FAILED),
+    ],
+)
+def test_each_error_has_its_exit_code(error: Exception, code: Exit) -> None:
+    found, screen = ending(error)
+    assert found is code
+    assert str(error) in str(screen)
+
+
+def test_the_special_error_stands_before_the_general_one() -> None:
+    kinds = [kind for kind, _ in ENDINGS]
+    for place, kind in enumerate(kinds):
+        assert not [earlier for earlier in kinds[:place] if issubclass(kind, earlier)]
+
+
+def test_frames_of_the_standard_library_are_left_out() -> None:
+    try:
+        Path("/nonexistent/file").read_text()
+    except OSError as error:
+        shown = users_traceback(error)
+    assert "test_bad_starts.py" in shown
+    assert "pathlib" not in shown

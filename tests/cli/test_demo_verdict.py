@@ -1,0 +1,178 @@
+"""The verdict of the demo: a true ledger is praised, a doctored one is found out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streamq.cli.demo_ledger import ACKED, END, FAIL, INTENT, START, Entry, Ledger, Reader, parsed
+from streamq.cli.demo_load import load
+from streamq.cli.demo_report import as_object, summary
+from streamq.cli.demo_verdict import Ending, Evidence, judge
+from streamq.core.job import State
+
+PARENT, ALICE, BOB, VICTIM = 1, 2, 3, 4
+MS = 1_000_000
+
+
+def calls(key: str, job_id: str, at: int = 0) -> list[Entry]:
+    return [Entry(INTENT, key, "-", 0, at, PARENT), Entry(ACKED, key, job_id, 0, at + 1, PARENT)]
+
+
+def run(event: str, key: str, job_id: str, pid: int = ALICE, attempt: int = 1, at: int = 10 * MS) -> Entry:
+    return Entry(event, key, job_id, attempt, at, pid)
+
+
+def honest() -> Evidence:
+    """One job of each kind, one of them cut off by a kill."""
+    entries = [
+        *calls("burst-0", "b0"), run(START, "burst-0", "b0"), run(END, "burst-0", "b0", at=20 * MS),
+        *calls("burst-1", "b1"), run(START, "burst-1", "b1"), run(END, "burst-1", "b1", at=40 * MS),
+        *calls("slow-0", "s0"), run(START, "slow-0", "s0", VICTIM),
+        run(START, "slow-0", "s0", BOB, 2), run(END, "slow-0", "s0", BOB, 2),
+        *calls("flaky-0", "f0"), run(START, "flaky-0", "f0", VICTIM), run(FAIL, "flaky-0", "f0", VICTIM),
+        run(START, "flaky-0", "f0", BOB, 2), run(END, "flaky-0", "f0", BOB, 2),
+        *calls("doomed-0", "d0"), run(START, "doomed-0", "d0"), run(FAIL, "doomed-0", "d0"),
+        *calls("pair-0", "p0"), *calls("pair-0", "p0"), run(START, "pair-0", "p0"), run(END, "pair-0", "p0"),
+        *calls("delayed-0", "w0"), run(START, "delayed-0", "w0"), run(END, "delayed-0", "w0"),
+        *calls("probe-0", "x0", 5 * MS), run(START, "probe-0", "x0", at=7 * MS), run(END, "probe-0", "x0"),
+        run(START, "cron-1", "cron-tick-1"), run(END, "cron-1", "cron-tick-1"),
+    ]  # fmt: skip
+    endings = {job_id: Ending(State.SUCCESS) for job_id in ("b0", "b1", "s0", "p0", "w0", "x0")}
+    endings |= {"f0": Ending(State.SUCCESS, 1), "d0": Ending(State.FAILURE, 1)}
+    return Evidence(entries, endings, {VICTIM}, {"delayed-0": 9 * MS}, {"d0"}, seconds=1.0)
+
+
+def test_an_honest_ledger() -> None:
+    found = judge(honest())
+    assert found.ok
+    assert (found.enqueued, found.deduplicated, found.done, found.failed_as_intended) == (9, 1, 7, 1)
+    assert (found.retried, found.recovered, found.ran_again, found.cron_fired) == (2, 1, 0, 1)
+    assert (found.lost, found.completed_twice) == (0, 0)
+    assert found.throughput == 50.0
+    assert found.latency is not None
+    assert (found.latency.jobs, found.latency.p50, found.latency.p99) == (1, 2.0, 2.0)
+
+
+def test_a_kill_between_the_end_and_its_record_explains_a_second_end() -> None:
+    seen = honest()
+    seen.entries.append(run(END, "slow-0", "s0", VICTIM))
+    found = judge(seen)
+    assert found.ok
+    assert (found.recovered, found.ran_again, found.completed_twice) == (1, 1, 0)
+
+
+def _ended_twice(seen: Evidence) -> None:
+    seen.entries += [run(START, "burst-0", "b0", BOB, 2), run(END, "burst-0", "b0", BOB, 2)]
+
+
+def _ended_twice_by_one(seen: Evidence) -> None:
+    seen.entries.append(run(END, "burst-0", "b0"))
+
+
+def _cron_twice(seen: Evidence) -> None:
+    seen.entries += [run(START, "cron-1", "cron-tick-1", BOB), run(END, "cron-1", "cron-tick-1", BOB)]
+
+
+def _lost(seen: Evidence) -> None:
+    del seen.endings["b0"]
+
+
+def _left_running(seen: Evidence) -> None:
+    seen.endings["b0"] = Ending(State.STARTED)
+
+
+def _failed(seen: Evidence) -> None:
+    seen.endings["b0"] = Ending(State.FAILURE)
+
+
+def _never_ran(seen: Evidence) -> None:
+    seen.entries = [each for each in seen.entries if each.job_id != "b0" or each.event == ACKED]
+
+
+def _pair_of_two(seen: Evidence) -> None:
+    seen.entries += [*calls("pair-0", "p1"), run(START, "pair-0", "p1"), run(END, "pair-0", "p1")]
+    seen.endings["p1"] = Ending(State.SUCCESS)
+
+
+def _too_early(seen: Evidence) -> None:
+    seen.delays = {"delayed-0": 13 * MS}
+
+
+def _no_dead_letter(seen: Evidence) -> None:
+    seen.dead = set()
+
+
+def _not_acknowledged(seen: Evidence) -> None:
+    seen.entries.append(Entry(INTENT, "fast-9", "-", 0, 0, PARENT))
+
+
+def _timed_out(seen: Evidence) -> None:
+    seen.complete = False
+
+
+DOCTORED: list[tuple[Callable[[Evidence], None], str]] = [
+    (_ended_twice, "1 jobs were completed twice without a kill: burst-0"),
+    (_ended_twice_by_one, "1 jobs were completed twice without a kill: burst-0"),
+    (_cron_twice, "1 jobs were completed twice without a kill: cron-1"),
+    (_lost, "1 acknowledged jobs have no recorded end"),
+    (_left_running, "1 acknowledged jobs have no recorded end"),
+    (_failed, "1 jobs ended otherwise than intended: burst-0 FAILURE"),
+    (_never_ran, "1 jobs have a recorded end, but never ran: burst-0"),
+    (_pair_of_two, "1 idempotency keys gave two jobs: pair-0"),
+    (_too_early, "1 delayed jobs began too early: delayed-0"),
+    (_no_dead_letter, "1 jobs that failed for good are no dead letters: doomed-0"),
+    (_not_acknowledged, "1 calls of enqueue were never acknowledged: fast-9"),
+    (_timed_out, "the run did not end in time"),
+]
+
+
+@pytest.mark.parametrize(("doctor", "complaint"), DOCTORED, ids=[each.__name__ for each, _ in DOCTORED])
+def test_a_doctored_ledger_is_found_out(doctor: Callable[[Evidence], None], complaint: str) -> None:
+    seen = honest()
+    doctor(seen)
+    found = judge(seen)
+    assert complaint in found.broken
+    assert not found.ok
+    assert json.loads(as_object(found))["ok"] is False
+    assert complaint in summary(found, colour=False)
+    assert "A promise was broken." in summary(found, colour=False)
+
+
+def test_an_empty_ledger_is_no_division_by_zero() -> None:
+    found = judge(Evidence(complete=False))
+    assert found.throughput == 0.0
+    assert found.latency is None
+    assert "A promise was broken." in summary(found, colour=True)
+
+
+def test_a_ledger_is_read_as_it_grows_and_by_whole_lines(tmp_path: Path) -> None:
+    book, reader = Ledger(tmp_path), Reader(tmp_path)
+    book.note(START, "fast-1", "id-1", 2)
+    first = list(reader.news())
+    assert [(each.event, each.key, each.job_id, each.attempt, each.pid) for each in first] == [
+        (START, "fast-1", "id-1", 2, os.getpid())
+    ]
+    with book.path.open("ab") as torn:
+        torn.write(b"END fast-1 id-")
+    assert list(reader.news()) == []
+    with book.path.open("ab") as rest:
+        rest.write(b"1 2 77\n")
+    assert list(reader.news()) == [parsed("END fast-1 id-1 2 77", os.getpid())]
+    book.note_all(INTENT, [("a", "-"), ("b", "-")])
+    assert [each.key for each in reader.news()] == ["a", "b"]
+    book.close()
+
+
+@pytest.mark.parametrize("jobs", [20, 300, 10_000])
+def test_the_load_has_every_kind(jobs: int) -> None:
+    work = load(jobs)
+    kinds = {key.partition("-")[0] for key, _ in work.mixed}
+    assert kinds == {"slow", "flaky", "doomed", "delayed", "pair", "fast"}
+    assert len(work.burst) == jobs * 3 // 5
+    assert all(key.startswith("slow-") for key, _ in work.mixed[:4])
+    assert set(work.delays) == {key for key, _ in work.mixed if key.startswith("delayed-")}

@@ -1,0 +1,58 @@
+"""Log lines: stable names, the job's id, no arguments."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from streamq.client.context import current_job_id
+from streamq.worker.log import JsonFormatter, TextFormatter
+
+
+def record(msg: str, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("streamq.job", logging.INFO, __file__, 1, msg, (), None)
+    vars(made).update(extra)
+    return made
+
+
+def test_json_has_the_fields_of_a_job() -> None:
+    line = json.loads(
+        JsonFormatter().format(
+            record("done", job_id="1", task="add", queue="q", attempt=1, state="SUCCESS", duration_ms=3.5, error="")
+        )
+    )
+    ts = line.pop("ts")
+    assert ts.endswith("Z")
+    assert line == {
+        "level": "INFO",
+        "logger": "streamq.job",
+        "msg": "done",
+        "job_id": "1",
+        "task": "add",
+        "queue": "q",
+        "attempt": 1,
+        "state": "SUCCESS",
+        "duration_ms": 3.5,
+    }
+
+
+def test_lines_of_a_task_carry_the_id_of_its_job() -> None:
+    token = current_job_id.set("abc")
+    try:
+        mine = record("hello")
+        mine.name = "shop"
+        assert json.loads(JsonFormatter().format(mine))["job_id"] == "abc"
+        assert "[abc] hello" in TextFormatter().format(mine)
+    finally:
+        current_job_id.reset(token)
+
+
+def test_errors_are_one_line_of_json() -> None:
+    try:
+        raise ValueError("a\nb")
+    except ValueError as error:
+        failed = record("oops")
+        failed.exc_info = (ValueError, error, error.__traceback__)
+    line = JsonFormatter().format(failed)
+    assert "\n" not in line
+    assert "ValueError: a\nb" in json.loads(line)["error"]
