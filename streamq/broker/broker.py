@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -50,17 +51,18 @@ class Broker(Producing):
         want: int,
         *,
         request: int,
+        flight: int = 0,
     ) -> Turn:
         """Settle and fetch in one round trip, tried once.
 
         When the connection fails, ask again with the same `request` and the same settlements: what was carried
-        out is answered "dup".
+        out is answered "dup". Turns that overlap need a `flight` each, 0 or 1, and count their requests apart.
         """
         k = self.keys(queue)
         batch, blobs = pack(settlements)
         call = scripts.turn(
             streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, side=k.side, keys=k.keys,
-            dead=k.dead, dead_body=k.dead_body, ring=k.ring(consumer), now=self.now(), bell=k.bell,
+            dead=k.dead, dead_body=k.dead_body, ring=k.ring(consumer, flight), now=self.now(), bell=k.bell,
             consumer=consumer, request=request, want=want, lease=round(self.options.lease * 1000),
             idempotency_ttl=IDEMPOTENCY_TTL_MS, ring_ttl=RING_TTL_MS, batch=batch, blobs=blobs,
         )  # fmt: skip
@@ -84,10 +86,14 @@ class Broker(Producing):
         """
         k = self.keys(queue)
         names = [k.stream(priority) for priority in reversed(PRIORITIES)]
-        reply = await line.call(
-            "XREADGROUP", "GROUP", "w", consumer, "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *[">"] * len(names),
-            timeout=block_ms / 1000 + _BLOCK_SLACK,
-        )  # fmt: skip
+        try:
+            reply = await line.call(
+                "XREADGROUP", "GROUP", "w", consumer, "COUNT", 1, "BLOCK", block_ms,
+                "STREAMS", *names, *[">"] * len(names), timeout=block_ms / 1000 + _BLOCK_SLACK,
+            )  # fmt: skip
+        except asyncio.CancelledError:
+            line.hang_up()  # the server would go on waiting, and hand a job to nobody
+            raise
         deliveries: list[Delivery] = []
         for name, entries in cast("list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]", reply or []):
             priority = int(name.rpartition(b":")[2])
@@ -154,8 +160,9 @@ class Broker(Producing):
         """
         k = self.keys(queue)
         call = scripts.leave(
-            streams=k.streams, side=k.side, workers=k.workers, worker_info=k.worker_info, ring=k.ring(consumer),
-            consumer=consumer, lease=round(self.options.lease * 1000), bell=k.bell, hand_back=int(hand_back),
+            streams=k.streams, side=k.side, workers=k.workers, worker_info=k.worker_info,
+            ring=k.ring(consumer), ring2=k.ring(consumer, 1), consumer=consumer,
+            lease=round(self.options.lease * 1000), bell=k.bell, hand_back=int(hand_back),
         )  # fmt: skip
         return cast(int, await self.script(call))
 

@@ -21,7 +21,8 @@ from redis.retry import Retry
 
 from streamq.broker.address import Address, redact
 from streamq.broker.embedded import EmbeddedServer, shared
-from streamq.broker.line import CONNECT_TIMEOUT, TRANSIENT, Line, Reply, describe, is_full, is_transient
+from streamq.broker.exchange import Reply
+from streamq.broker.line import CONNECT_TIMEOUT, TRANSIENT, Line, describe, is_full, is_transient
 from streamq.errors import BrokerError, UnsuitableServer
 
 __all__ = [

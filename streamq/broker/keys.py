@@ -35,9 +35,9 @@ class Keys:
         self.worker_info = prefix + "workers:info"  # hash: consumer -> what it says of itself
         self.bell = prefix + "bell"  # channel: wake-ups for workers
 
-    def ring(self, client: str) -> str:
-        """The newest requests of one producer or worker and their answers; 10 minutes."""
-        return f"{self.prefix}ring:{client}"
+    def ring(self, client: str, flight: int = 0) -> str:
+        """The newest requests of one producer, or of one flight of a worker, and their answers; 10 minutes."""
+        return f"{self.prefix}ring:{client}/{flight}" if flight else f"{self.prefix}ring:{client}"
 
     def stream(self, priority: int) -> str:
         """The stream of one priority."""

@@ -1,4 +1,4 @@
-"""One connection, one command at a time, and what its failures mean."""
+"""One connection, its deadlines, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import math
 import os
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, cast
+from typing import cast
 
 from redis import exceptions as refused
 from redis.asyncio.connection import AbstractConnection
 
 from streamq.broker.address import Address
+from streamq.broker.exchange import Answer, Exchange, Reply
 from streamq.errors import BrokerError
-
-Reply: TypeAlias = "bytes | int | str | list[Reply] | None"
 
 CONNECT_TIMEOUT = 5.0  # seconds
 TRANSIENT: tuple[type[BaseException], ...] = (
@@ -32,12 +31,12 @@ _PERMANENT = (refused.AuthenticationError, refused.AuthorizationError)
 
 
 class Line:
-    """One connection to Redis, for one command at a time; others wait their turn.
+    """One connection to Redis. Commands of several callers are under way at once, and answered in order.
 
     It connects when it is first used. A reply that is an error is raised as `redis.exceptions.ResponseError`
-    and leaves the connection as it is. Anything else that goes wrong while a command is under way,
-    cancellation included, closes the connection at once: the reply of a command that was given up can never
-    be read as the reply of the next one. Nothing is ever sent twice.
+    and leaves the connection as it is; so does a caller that is cancelled: its reply is dropped when it comes.
+    A late reply, or anything else that goes wrong, closes the connection at once and fails all that is under
+    way. Nothing is ever sent twice.
 
         line = connections.line()
         await line.call("XLEN", "jobs")
@@ -56,13 +55,12 @@ class Line:
         self._make = make
         self._before_reconnect = before_reconnect
         self._pack = cast("Callable[[tuple[bytes | str | int, ...]], bytes]", pack_command)
-        self._lock = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         self._pid = os.getpid()
         self.closed = False
-        self._wire: AbstractConnection | None = None
-        self._deadline = math.inf
+        self._exchange: Exchange | None = None
+        self._deadlines: dict[Answer, float] = {}
         self._alarm: asyncio.TimerHandle | None = None
-        self._late = False
 
     def __repr__(self) -> str:
         return f"<Line {self.where} connected={self.connected}>"
@@ -70,115 +68,109 @@ class Line:
     async def call(self, *args: bytes | str | int, timeout: float | None = 5.0) -> Reply:
         """Send one command and return its reply, undecoded. `timeout` in seconds; None waits for ever.
 
-        The time runs from when it is this caller's turn; a new connection has 5 seconds of its own.
+        The time runs from when the command is sent; a new connection has 5 seconds of its own.
         Raises `redis.exceptions.ResponseError` (the server refused), `redis.exceptions.ConnectionError` and
         `redis.exceptions.TimeoutError` (it is unknown whether the command was carried out), and `BrokerError`
         on a closed line or in a forked child.
         """
-        self._usable()
+        if self.closed or self._pid != os.getpid():
+            self._refuse()
         command = self._pack(args)
-        async with self._lock:
-            wire = self._wire
-            # Bytes that nobody asked for, or the end of the stream: the server closed an idle connection.
-            if wire is None or not wire.is_connected or await wire.can_read():
-                wire = await self._connect()
-            if timeout is not None:
-                self._watch(timeout)
-            try:
-                await wire.send_packed_command([command], check_health=False)
-                return cast("Reply", await wire.read_response(disable_decoding=True, timeout=math.inf))
-            except refused.ResponseError:
-                raise
-            except BaseException as error:
-                self._drop()
-                if self._late and isinstance(error, refused.RedisError | OSError):
-                    name = command.split(b"\r\n", 3)[2].decode(errors="replace")
-                    raise refused.TimeoutError(f"{name}: no reply within {timeout} seconds") from None
-                raise
-            finally:
-                self._deadline = math.inf
+        exchange = self._exchange
+        if exchange is None or exchange.lost.done():
+            exchange = await self._connect()
+        answer = exchange.send(command)
+        if timeout is None:
+            return await answer
+        self._watch(answer, timeout)
+        try:
+            return await answer
+        except refused.ConnectionError:
+            if self._deadlines.get(answer) == -math.inf:
+                name = command.split(b"\r\n", 3)[2].decode(errors="replace")
+                raise refused.TimeoutError(f"{name}: no reply within {timeout} seconds") from None
+            raise
+        finally:
+            del self._deadlines[answer]
+
+    def hang_up(self) -> None:
+        """Close the connection; the next call makes a new one. For who gives up a blocking command."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort()
 
     async def close(self) -> None:
         """Close the connection. A command that is under way fails. Calling it again does nothing."""
         self.closed = True
-        wire, self._wire = self._wire, None
-        self._disarm()
-        if wire is None or self._pid != os.getpid():  # the parent goes on using the socket
+        exchange, self._exchange = self._exchange, None
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if exchange is None or self._pid != os.getpid():  # the parent goes on using the socket
             return
-        _abort(wire)
-        await wire.disconnect()
+        exchange.abort()
+        await asyncio.sleep(0)  # the transport closes its socket in the next pass of the loop
 
-    def _usable(self) -> None:
+    def _refuse(self) -> None:
         if self._pid != os.getpid():
             raise BrokerError(
                 f"this connection to {self.where} belongs to process {self._pid}, not to its forked child "
                 f"{os.getpid()}: two processes on one socket read each other's replies. "
                 "Open the application after the fork"
             )
-        if self.closed:
-            raise BrokerError(f"this connection to {self.where} was closed: open the application again")
+        raise BrokerError(f"this connection to {self.where} was closed: open the application again")
 
-    async def _connect(self) -> AbstractConnection:
-        self._drop()
-        if self._before_reconnect is not None and self.connected:
-            await self._before_reconnect()
-        wire = self._make()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await wire.connect()  # type: ignore[no-untyped-call]
-            self._usable()  # closed while it was connecting
-        except BaseException as error:
-            _forget(wire)
-            if isinstance(error, TimeoutError):
-                raise refused.TimeoutError(f"no connection within {CONNECT_TIMEOUT} seconds") from None
-            raise
-        self._wire = wire
-        self.connected += 1
-        return wire
-
-    def _drop(self) -> None:
-        wire, self._wire = self._wire, None
-        self._disarm()
-        if wire is not None:
-            _forget(wire)
+    async def _connect(self) -> Exchange:
+        async with self._connecting:
+            if self._exchange is not None and not self._exchange.lost.done():
+                return self._exchange  # another caller was first
+            self._exchange = None
+            if self._before_reconnect is not None and self.connected:
+                await self._before_reconnect()
+            wire = self._make()
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await wire.connect()  # type: ignore[no-untyped-call]
+                    if await wire.can_read():  # the streams hold an end, or bytes, that Exchange would never see
+                        raise refused.ConnectionError("the server closed the connection after the handshake")
+                if self.closed:  # while it was connecting
+                    self._refuse()
+            except BaseException as error:
+                _forget(wire)
+                if isinstance(error, TimeoutError):
+                    raise refused.TimeoutError(f"no connection within {CONNECT_TIMEOUT} seconds") from None
+                raise
+            self._exchange = Exchange(wire)
+            self.connected += 1
+            return self._exchange
 
     # One timer watches many calls: it is armed again when it goes off, not at each call. asyncio.timeout() or
-    # the timeouts of redis-py would add 10 to 25 microseconds to a call of 30.
+    # the timeouts of redis-py would add 10 to 25 microseconds to a call of 10.
 
-    def _watch(self, timeout: float) -> None:
+    def _watch(self, answer: Answer, timeout: float) -> None:
         loop = asyncio.get_running_loop()
-        self._late = False
-        self._deadline = deadline = loop.time() + timeout
+        self._deadlines[answer] = deadline = loop.time() + timeout
         if self._alarm is None or self._alarm.when() > deadline:
-            self._disarm()
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._alarm = loop.call_at(deadline, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
-        if self._deadline == math.inf:
-            return
         loop = asyncio.get_running_loop()
-        if loop.time() < self._deadline:
-            self._alarm = loop.call_at(self._deadline, self._ring)
-        elif self._wire is not None:
-            self._late = True
-            _abort(self._wire)
-
-    def _disarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        late = [answer for answer, deadline in self._deadlines.items() if deadline <= loop.time()]
+        for answer in late:
+            self._deadlines[answer] = -math.inf
+        if late:
+            self.hang_up()
+        elif self._deadlines:
+            self._alarm = loop.call_at(min(self._deadlines.values()), self._ring)
 
 
-def _abort(wire: AbstractConnection) -> None:
+def _forget(wire: AbstractConnection) -> None:
     # close() would wait until a stopped server has taken what is still unsent. There is no public way.
     writer = wire._writer  # pyright: ignore[reportPrivateUsage]
     if writer is not None:
         writer.transport.abort()
-
-
-def _forget(wire: AbstractConnection) -> None:
-    _abort(wire)
     wire._close()  # type: ignore[no-untyped-call]  # pyright: ignore[reportPrivateUsage]
 
 

@@ -175,11 +175,12 @@ def discard(*, dead: str, dead_body: str, ids: Sequence[str]) -> ScriptCall:
 
 
 def leave(
-    *, streams: str, side: str, workers: str, worker_info: str, ring: str,
+    *, streams: str, side: str, workers: str, worker_info: str, ring: str, ring2: str,
     consumer: str, lease: int, bell: str, hand_back: int,
 ) -> ScriptCall:  # fmt: skip
     """A worker that runs nothing any more says goodbye."""
-    return ScriptCall(SCRIPTS["leave"], (streams, side, workers, worker_info, ring), (consumer, lease, bell, hand_back))
+    keys = (streams, side, workers, worker_info, ring, ring2)
+    return ScriptCall(SCRIPTS["leave"], keys, (consumer, lease, bell, hand_back))
 
 
 def tidy(*, streams: str, workers: str, worker_info: str, now: Arg) -> ScriptCall:

@@ -17,6 +17,7 @@ from streamq.client.app import Application
 from streamq.worker.alive import Runs
 from streamq.worker.bell import Bell, Ringers
 from streamq.worker.burst import Burst
+from streamq.worker.flight import OVERLAP, Flight
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.held import Held, Holding, snapshot
 from streamq.worker.janitor import Janitor
@@ -91,7 +92,8 @@ class Crew:
         self.scheduler = Scheduler(app)
         self.janitor = Janitor(broker, queues, broker.options.lease)
         bell = Bell(broker, {queue: self._ringers(queue) for queue in queues})
-        self.outlive_jobs: list[Runs] = [self.heartbeat, bell, *self.lanes.values()]
+        flights = [Flight(broker, lane, name, number) for lane in self.lanes.values() for number in range(OVERLAP)]
+        self.outlive_jobs: list[Runs] = [self.heartbeat, bell, *flights]
         self.bring_jobs: list[Runs] = [
             *self.promoters.values(), *self.reclaimers.values(), self.scheduler, self.janitor,
         ]  # fmt: skip

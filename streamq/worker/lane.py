@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from streamq.broker.broker import Broker, Turn
 from streamq.core.job import Delivery, Record, State
@@ -14,7 +14,6 @@ from streamq.core.limits import MAX_BATCH
 from streamq.core.outcome import NIL, RECORD_VERSION, Complete, Drop, Release, Settlement
 from streamq.worker.early import conclude
 from streamq.worker.held import Cause, Held, Holding
-from streamq.worker.patience import GaveUp, persist
 from streamq.worker.plan import Plan
 from streamq.worker.reports import Reports
 from streamq.worker.runner import Runner
@@ -29,11 +28,20 @@ HEAVY: Final = 65_536
 Finished = tuple[Holding, Settlement]
 
 
+class Load(NamedTuple):
+    """What one turn carries: settlements, the delivery counts they were made under, and places to fill."""
+
+    batch: list[Finished]
+    counts: list[int]
+    want: int
+
+
 class Lane:
-    """At most one turn at a time. What finishes in one pass of the loop travels together.
+    """What finishes in one pass of the loop travels together, in one of two turns at most (see `Flight`).
 
     lane.finished(holding, settlement)        # the runner says so
-    await lane.turn()
+    load = lane.board()                       # a flight takes it to Redis
+    lane.landed(load, turn, sent)
     """
 
     def __init__(
@@ -49,68 +57,63 @@ class Lane:
         self._broker = broker
         self._consumer = consumer
         self._slots = slots
+        self._fill = min(MAX_BATCH, (slots.capacity + 1) // 2)  # half of what runs, so that two turns overlap
+        self._flying = 0
         self._share = slots.share(queue)
         self._runner = runner
         self._reports = reports
         self._lease = broker.options.lease
-        self._bell = asyncio.Event()
-        self._gave_up = asyncio.Event()
+        self.bell = asyncio.Event()  # there is a reason for a turn
+        self.gate = asyncio.Lock()  # of the flights, one waits for the bell
+        self.gave_up = asyncio.Event()  # Redis is no longer tried
         self._done: list[Finished] = []
         self._heavy = False
         self.unheld: set[Holding] = set()  # acknowledged early, and running
         self._early: dict[int, asyncio.Future[bool]] = {}
         self._concluding: set[asyncio.Task[None]] = set()
-        self._request = 0
         self._prompted = True
         self._looked = 0.0
-        self._bell.set()
+        self.bell.set()
 
-    # ---- the loop -------------------------------------------------------------------------------------------
+    # ---- turns ----------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Take a turn whenever there is a reason, until cancelled or given up."""
-        task = asyncio.current_task()
-        try:
-            while task is not None and not task.cancelling():  # a connection that is made can lose a cancellation
-                await self._bell.wait()
-                self._bell.clear()
-                await self.turn()
-        except GaveUp:
-            pass
-
-    async def turn(self) -> None:
-        """One round trip at most."""
-        batch, share, slots = self._take(), self._share, self._slots
+    def board(self) -> Load | None:
+        """What the next turn carries; None if there is no reason for one."""
+        share, slots = self._share, self._slots
+        full = len(self._done) >= self._fill or slots.free >= self._fill
+        if self._flying and not full:
+            return None  # what finishes in small numbers travels together, when the other turn is back
+        batch = self._take()
         fetch = not self.closing and (share.hungry or self._prompted or bool(batch))
-        want = slots.reserve(share) if fetch else 0
+        want = slots.reserve(share, self._fill) if fetch else 0
         if not batch and not want:
             if slots.listening and not slots.shared:
                 self._prompted = False  # the only slot is the listener's, and it looks already
             self._review(denied=fetch)
-            return
+            return None
         self._prompted = False
-        got, sent = 0, 0.0
-        self._request += 1
-        counts = [holding.delivery.count for holding, _ in batch]
-        pairs = [(holding.delivery, settlement) for holding, settlement in batch]
+        self._flying += 1
+        if self._done:
+            self.bell.set()  # the other half
+        return Load(batch, [holding.delivery.count for holding, _ in batch], want)
 
-        async def once() -> Turn:
-            nonlocal sent
-            sent = time.monotonic()
-            return await self._broker.turn(self.queue, self._consumer, pairs, want, request=self._request)
-
-        try:
-            turn = await persist(once, what=self.name, where=self._broker.connections.address, stopping=self._gave_up)
-            got = len(turn.deliveries)
-        finally:
-            slots.settle(share, want, got)
-        if want:
-            slots.feed(share, got >= want)
+    def landed(self, load: Load, turn: Turn | None, sent: float) -> None:
+        """What Redis answered to a turn that was sent at `sent` (monotonic seconds); None if it was given up."""
+        self._flying -= 1
+        share, slots = self._share, self._slots
+        got = len(turn.deliveries) if turn is not None else 0
+        slots.settle(share, load.want, got)
+        if turn is None:
+            return
+        if load.want:
+            slots.feed(share, got >= load.want)
             self._looked = sent
-        self._settled(batch, counts, turn)
+        self._settled(load, turn)
         self.receive(turn.deliveries, sent)
         self._review()
-        if got < want and self.on_free is not None:
+        if self._prompted:  # while this turn was under way
+            self.bell.set()
+        if got < load.want and self.on_free is not None:
             self.on_free()  # who looked for a free slot meanwhile found them all reserved
 
     def _review(self, *, denied: bool = False) -> None:
@@ -121,13 +124,13 @@ class Lane:
         elif self._share.hungry:
             self.room.clear()
             if self._slots.free and not denied:
-                self._bell.set()
+                self.bell.set()
         elif self._slots.idle:
             self.room.set()
         else:
             self.room.clear()
         if self._done:
-            self._bell.set()
+            self.bell.set()
 
     def wake(self) -> None:
         """There is a free slot, or something to settle."""
@@ -135,7 +138,7 @@ class Lane:
         # Nobody listens while all slots are taken: what is known of the queue grows old.
         if unwatched and time.monotonic() - self._looked > STALE and not self.closing:
             self._slots.feed(self._share, True)
-        self._bell.set()
+        self.bell.set()
 
     def freed(self) -> None:
         """Slots that were reserved for a sweep are free again."""
@@ -146,12 +149,13 @@ class Lane:
     def prompt(self) -> None:
         """There is probably a job: look at once."""
         self._prompted = True
-        self._bell.set()
+        self.bell.set()
 
     @property
     def calm(self) -> bool:
         """Whether the queue was empty when last asked, and nothing of it is held here."""
-        return not (self._share.hungry or self._prompted or self.held or self._done or self._concluding)
+        busy = self._flying or self._share.hungry or self._prompted
+        return not (busy or self.held or self._done or self._concluding)
 
     # ---- jobs come ------------------------------------------------------------------------------------------
 
@@ -189,7 +193,7 @@ class Lane:
         holding.done = True
         self.held[holding.key] = holding
         self._done.append((holding, Release()))
-        self._bell.set()
+        self.bell.set()
 
     # ---- jobs go --------------------------------------------------------------------------------------------
 
@@ -208,7 +212,8 @@ class Lane:
             if isinstance(settlement, Complete) and len(settlement.record.result) > HEAVY:
                 self._heavy = True
             self._done.append((holding, settlement))
-        self._bell.set()
+        if not self._flying or len(self._done) >= self._fill:  # else the turn that is under way wakes the next
+            self.bell.set()
         if self.on_free is not None:
             self.on_free()
 
@@ -216,7 +221,7 @@ class Lane:
         """Give back a job that was waiting for a slot."""
         holding.done = True
         self._done.append((holding, Release()))
-        self._bell.set()
+        self.bell.set()
 
     async def settle_early(self, holding: Holding, plan: Plan) -> bool:
         """Acknowledge before the task runs (`acks_early`): from here on a crash loses the job."""
@@ -230,7 +235,7 @@ class Lane:
         self._early[id(holding)] = answer
         holding.unfenced = True
         self._done.append((holding, Complete(record, plan.ttl)))
-        self._bell.set()
+        self.bell.set()
         cancelled: asyncio.CancelledError | None = None
         while not answer.done():
             try:
@@ -244,16 +249,16 @@ class Lane:
     def _take(self) -> list[Finished]:
         if not self._done:
             return []
-        size = min(len(self._done), MAX_BATCH)
+        size = min(len(self._done), self._fill)
         if self._heavy:
             size = _up_to(MAX_BYTES, self._done[:size])
         batch, self._done = self._done[:size], self._done[size:]
         self._heavy = self._heavy and bool(self._done)
         return batch
 
-    def _settled(self, batch: list[Finished], counts: list[int], turn: Turn) -> None:
-        wanted = bool(batch) and self._reports.wanted
-        for (holding, settlement), count, reply in zip(batch, counts, turn.replies, strict=True):
+    def _settled(self, load: Load, turn: Turn) -> None:
+        wanted = bool(load.batch) and self._reports.wanted
+        for (holding, settlement), count, reply in zip(load.batch, load.counts, turn.replies, strict=True):
             good = reply in ("ok", "dup")
             if not good and holding.adopted and holding.delivery.count != count:
                 self._done.append((holding, settlement))  # the sweep gave it to us again while this travelled
@@ -289,7 +294,7 @@ class Lane:
         self._reports.lost(holding, self._broker.clock.now_ms())
 
     async def _conclude(self, holding: Holding, settlement: Settlement) -> None:
-        told = await conclude(self._broker, holding, settlement, self._gave_up)
+        told = await conclude(self._broker, holding, settlement, self.gave_up)
         if told and self._reports.wanted:
             self._reports.settled(holding, settlement, self._broker.clock.now_ms())
 
@@ -305,15 +310,15 @@ class Lane:
         self.closing = True
         self.room.clear()
         self._share.hungry = False
-        self._bell.set()
+        self.bell.set()
 
     def give_up(self) -> None:
         """Try no longer to reach Redis."""
-        self._gave_up.set()
+        self.gave_up.set()
         for answer in self._early.values():
             if not answer.done():
                 answer.set_result(False)
-        self._bell.set()
+        self.bell.set()
 
     @property
     def flushed(self) -> bool:

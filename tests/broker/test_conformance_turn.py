@@ -128,6 +128,24 @@ async def test_the_same_request_again_is_done_already(broker: Broker, worker: Wo
     assert len(await broker.dead(QUEUE)) == 1
 
 
+async def test_two_flights_count_their_requests_apart(broker: Broker, worker: Worker, look: Server) -> None:
+    """Two turns overlap, both replies are lost, both are sent again, in the other order."""
+    await broker.add(QUEUE, [job("a"), job("b"), job("c")])
+    a, b, c = await worker.take()
+
+    async def turn(flight: int, request: int, delivery: Delivery) -> list[str]:
+        return (await broker.turn(QUEUE, worker.name, [(delivery, done())], 0, request=request, flight=flight)).replies
+
+    assert await turn(0, 7, a) == ["ok"]
+    assert await turn(1, 2, b) == ["ok"]
+    assert await turn(1, 3, c) == ["ok"]
+    assert await turn(0, 7, a) == ["dup"]
+    assert await turn(1, 3, c) == ["dup"]
+    assert await turn(1, 2, b) == ["gone"]  # an older copy: whoever sent it has had its answer
+    await broker.leave(QUEUE, worker.name)
+    assert not look.client.keys(look.keys.ring(worker.name) + "*")
+
+
 async def test_a_late_copy_of_an_older_request_changes_nothing(broker: Broker, worker: Worker, look: Server) -> None:
     await broker.add(QUEUE, [job("a"), job("b"), job("c")])
     a, b = await worker.take(2)

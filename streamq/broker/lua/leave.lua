@@ -1,8 +1,8 @@
 -- leave.lua: a worker that runs nothing any more says goodbye
--- KEYS: streams side workers worker_info ring
+-- KEYS: streams side workers worker_info ring ring2
 -- ARGV: consumer lease bell hand_back
 -- returns: how many entries it still held
-local streams, side, workers, worker_info, ring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local streams, side, workers, worker_info, ring, ring2 = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local consumer, lease, bell, hand_back = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 -- @use field
 -- @use release
@@ -24,7 +24,7 @@ for priority = 0, 9 do
 end
 if held > 0 then redis.call('PUBLISH', bell, 'released') end
 redis.call('HDEL', worker_info, consumer)
-redis.call('DEL', ring)
+redis.call('DEL', ring, ring2)
 if depart(consumer) then
   redis.call('ZREM', workers, consumer)
 else
