@@ -13,36 +13,34 @@ from streamq.core.limits import MAX_DEAD_BYTES
 from streamq.core.outcome import RECORD_VERSION, Bury, Complete, Drop, Release, Reschedule, Settlement
 
 _LETTERS = {State.RETRY: "t", State.SCHEDULED: "d", State.PENDING: "u"}
-Meta = list[int | str | bytes]
 
 
 def pack(settlements: Sequence[tuple[Delivery, Settlement]]) -> tuple[bytes, list[bytes]]:
     """The batch and its blobs; empty bytes for no settlement."""
     if not settlements:
         return b"", []
-    metas: list[Meta] = []
+    batch: list[int | str] = []  # flat, seven values a settlement: see turn.lua
     blobs: list[bytes] = []
     for delivery, settlement in settlements:
-        meta: Meta = [delivery.priority, delivery.entry.decode(), delivery.count, delivery.job_id]
-        _add(meta, blobs, delivery, settlement)
-        metas.append(meta)
-    return msgspec.msgpack.encode(metas), blobs
+        kind, first, second = _told(delivery, settlement, blobs)
+        batch += (delivery.priority, delivery.entry.decode(), delivery.count, delivery.job_id, kind, first, second)
+    return msgspec.msgpack.encode(batch), blobs
 
 
-def _add(meta: Meta, blobs: list[bytes], delivery: Delivery, settlement: Settlement) -> None:
+def _told(delivery: Delivery, settlement: Settlement, blobs: list[bytes]) -> tuple[str, int | str, int]:
     match settlement:
         case Complete(record, ttl):
-            meta += ["f", record.state.value, ttl]
             blobs.append(wire.encode_record(record))
+            return "f", record.state.value, ttl
         case Reschedule(job, delay, state):
-            meta += ["r", _LETTERS[state], delay]
             blobs.append(wire.encode_job(job))
+            return "r", _LETTERS[state], delay
         case Bury(record, ttl, _, _):
-            meta += ["b", record.state.value, ttl]
             blobs.append(wire.encode_record(record))
             blobs.append(wire.encode_dead(_letter(delivery, settlement)))
+            return "b", record.state.value, ttl
         case Release(forgive):
-            meta += ["l", int(forgive)]
+            return "l", int(forgive), 0
         case Drop():
             raise ValueError("a Drop is not sent: it says nothing")
 

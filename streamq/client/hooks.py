@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -137,7 +137,7 @@ class Middleware:
 
 SubjectT = TypeVar("SubjectT")
 Proceed = Callable[[], Awaitable[Any]]
-Chain = Callable[[SubjectT, Proceed], Awaitable[Any]]
+Chain = Callable[[SubjectT, Proceed], Coroutine[Any, Any, Any]]
 
 
 def _chain(layers: Sequence[Chain[SubjectT]]) -> Chain[SubjectT] | None:

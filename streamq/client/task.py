@@ -155,25 +155,35 @@ class Task(Generic[P, R]):
         context = current_context.set(ctx)
         job = current_job_id.set(ctx.job_id)
         try:
-            if self._plan is None:
-                return await self._invoke(ctx, args, kwargs, limiter)
-            return await self._invoke_with(self._plan, ctx, args, kwargs, limiter)
+            return await self.call(ctx, args, kwargs, limiter)
         finally:
             current_job_id.reset(job)
             current_context.reset(context)
 
-    async def _invoke(
+    def call(
+        self,
+        ctx: Context[Any],
+        args: Iterable[object],
+        kwargs: Mapping[str, object],
+        limiter: CapacityLimiter | None = None,
+    ) -> Coroutine[Any, Any, object]:
+        """`run` for who has set `current_context` and `current_job_id`: a job's own asyncio task resets nothing."""
+        if self._plan is None:
+            return self._invoke(ctx, args, kwargs, limiter)
+        return self._invoke_with(self._plan, ctx, args, kwargs, limiter)
+
+    def _invoke(
         self,
         ctx: Context[Any],
         args: Iterable[object],
         kwargs: Mapping[str, object],
         limiter: CapacityLimiter | None,
-    ) -> object:
+    ) -> Coroutine[Any, Any, object]:
         first = (ctx,) if self.signature.wants_context else ()
         if self.is_async:
-            return await self.fn(*first, *args, **kwargs)
+            return cast("Coroutine[Any, Any, object]", self.fn(*first, *args, **kwargs))
         call = partial(self.fn, *first, *args, **kwargs)
-        return await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+        return anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
 
     async def _invoke_with(
         self,

@@ -5,10 +5,10 @@ Past participles happened, imperatives are to be done. `decide` is pure: every r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
 
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from streamq.core.clock import Duration, seconds
 from streamq.core.job import NO_OPTIONS, Failure, JobBody, Reason, Record, State
@@ -64,73 +64,62 @@ class Reject(Signal):
 # ---- outcomes: what happened ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True):
     """The task returned; `result` is its encoded value."""
 
     result: Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The task raised. `failure` is the exception as it will be stored, `exc` the live one for the policy."""
 
     failure: Failure
     exc: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Snoozed:
+class Snoozed(Struct, frozen=True):
     """The task asked to be run later."""
 
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """The task gave up."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """Somebody cancelled the running job."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
+class Expired(Struct, frozen=True):
     """`expires` passed before the job could start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(Struct, frozen=True):
     """The worker is shutting down: the attempt does not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """The lease is gone: this attempt may say nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crashed:
+class Crashed(Struct, frozen=True):
     """More deliveries than `max_crashes` allows ended without a report. Never decoded, never started."""
 
     crashes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """The entry cannot be decoded."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unregistered:
+class Unregistered(Struct, frozen=True):
     """This worker knows no task of that name."""
 
     task: str
@@ -154,16 +143,14 @@ Outcome = (
 # ---- settlements: what Redis must do ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """Record the final state, acknowledge, delete. `ttl` ms of 0 keeps no record."""
 
     record: Record
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reschedule:
+class Reschedule(Struct, frozen=True):
     """Acknowledge, and put `job` among the delayed ones for `delay` ms. `state` is RETRY, SCHEDULED, or PENDING
     when the task is unknown here."""
 
@@ -172,8 +159,7 @@ class Reschedule:
     state: State
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(Struct, frozen=True):
     """As Complete, and keep a dead letter. `job` is None when the entry could not or must not be decoded."""
 
     record: Record
@@ -182,23 +168,20 @@ class Bury:
     job: JobBody | None
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """Give the entry back at once to whoever sweeps next; `forgive` keeps its crash count as it was."""
 
     forgive: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """Say nothing: the entry is no longer ours."""
 
 
 Settlement = Complete | Reschedule | Bury | Release | Drop
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """What `decide` needs to know besides the outcome. Times are epoch ms of the server."""
 
     job: JobBody | None

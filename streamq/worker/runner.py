@@ -17,7 +17,7 @@ from msgspec import Raw
 from streamq.broker.broker import Broker
 from streamq.broker.wire import NO_OPTIONS, Unreadable, decode_job, decode_options, encode_progress, encode_value
 from streamq.client.app import Application
-from streamq.client.context import Context, current_job_id
+from streamq.client.context import Context, current_context, current_job_id
 from streamq.client.hooks import Event
 from streamq.core.job import Delivery, JobBody, Progress
 from streamq.core.limits import check_payload
@@ -115,11 +115,13 @@ class Runner:
     async def _work(self, holding: Holding, desk: Desk) -> None:
         holding.begun = True
         try:
-            settlement = await self.run(holding, desk)
+            outcome, plan = await self.attempt(holding, desk)
+            holding.done = True
+            settlement = decide(outcome, self._facts(holding, plan))
         except Exception:
             logger.exception("the worker failed around job %s", holding.delivery.job_id)
+            holding.done = True
             settlement = Release(forgive=False)
-        holding.done = True
         slots = self._slots
         slots.running -= 1
         if self._waiting:
@@ -129,13 +131,9 @@ class Runner:
 
     # ---- the life of an attempt -----------------------------------------------------------------------------
 
-    async def run(self, holding: Holding, desk: Desk) -> Settlement:
-        """What happened, turned into what must be done."""
-        outcome, plan = await self.attempt(holding, desk)
-        holding.done = True
-        delivery = holding.delivery
-        now = self._clock.now_ms()
-        attempt = Attempt(
+    def _facts(self, holding: Holding, plan: Plan) -> Attempt:
+        delivery, now = holding.delivery, self._clock.now_ms()
+        return Attempt(
             holding.job,
             plan.options,
             plan.max_retries,
@@ -147,7 +145,6 @@ class Runner:
             delivery.priority,
             holding.early,
         )
-        return decide(outcome, attempt)
 
     async def attempt(self, holding: Holding, desk: Desk) -> tuple[Outcome, Plan]:
         """Read, refuse or perform. Nothing that a job does gets past this."""
@@ -217,7 +214,7 @@ class Runner:
             check_payload(len(encoded), self._options.max_payload, f"the return value of {task!r}")
         return encoded
 
-    async def _call(self, holding: Holding, job: JobBody, plan: Plan) -> object:
+    def _call(self, holding: Holding, job: JobBody, plan: Plan) -> Coroutine[Any, Any, object]:
         delivery, task, call = holding.delivery, plan.task, plan.call
         assert task is not None
         args, kwargs = task.signature.decode(job.args, job.kwargs, call.codec)
@@ -235,10 +232,11 @@ class Runner:
             worker=self._worker,
             report_progress=partial(self._report, delivery),
         )
+        current_context.set(ctx)
         middleware = self.app.run_chain
         if middleware is None:
-            return await task.run(ctx, args, kwargs, limiter=self._threads)
-        return await middleware(ctx, lambda: task.run(ctx, args, kwargs, limiter=self._threads))
+            return task.call(ctx, args, kwargs, self._threads)
+        return middleware(ctx, lambda: task.call(ctx, args, kwargs, self._threads))
 
     async def _limited(self, call: Coroutine[Any, Any, object], holding: Holding, plan: Plan) -> object:
         hard, soft = plan.hard_limit, plan.soft_limit

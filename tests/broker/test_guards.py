@@ -48,7 +48,7 @@ async def test_the_completion_is_fenced(
     broker: Broker, worker: Worker, other: Worker, look: Server, cut: Cut, guarded: bool
 ) -> None:
     if not guarded:
-        cut("turn", ("  if seen ~= count then return 'f' end\n", ""), ("then return 'g' end", "then return 'o' end"))
+        cut("turn", ("  if seen ~= b[n + COUNT] then return 'f' end\n", ""), ("then return 'g' end", "then return 'o' end"))
     await broker.add(QUEUE, [job("a")])
     zombie = await worker.one()
     look.expire(zombie)
@@ -63,7 +63,7 @@ async def test_a_zombie_that_is_first_is_fenced_too(
     broker: Broker, worker: Worker, other: Worker, look: Server, cut: Cut, guarded: bool
 ) -> None:
     if not guarded:
-        cut("turn", ("  if seen ~= count then return 'f' end\n", ""))
+        cut("turn", ("  if seen ~= b[n + COUNT] then return 'f' end\n", ""))
     await broker.add(QUEUE, [job("a")])
     zombie = await worker.one()
     look.expire(zombie)
@@ -77,7 +77,7 @@ async def test_the_fence_counts_deliveries(
     broker: Broker, worker: Worker, look: Server, cut: Cut, guarded: bool
 ) -> None:
     if not guarded:
-        cut("turn", ("if seen ~= count then", "if seen < 0 then"))
+        cut("turn", ("if seen ~= b[n + COUNT] then", "if seen < 0 then"))
     await broker.add(QUEUE, [job("a")])
     zombie = await worker.one()
     look.expire(zombie)

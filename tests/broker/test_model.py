@@ -280,7 +280,7 @@ def test_any_order_of_everything(server: EmbeddedServer) -> None:
 
 
 def test_the_model_finds_a_missing_fence(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = variant("turn", ("  if seen ~= count then return 'f' end\n", ""))
+    cut = variant("turn", ("  if seen ~= b[n + COUNT] then return 'f' end\n", ""))
     monkeypatch.setitem(scripts.SCRIPTS, "turn", cut)
     unshrunk = settings(BUDGET, max_examples=200, derandomize=True, phases=[Phase.generate])
     with asyncio.Runner() as runner, pytest.raises((AssertionError, BaseExceptionGroup)):

@@ -28,5 +28,5 @@ else
   redis.call('HDEL', body, id)
 end
 finish(id, 'CANCELLED', record, ttl)
-announce()
+conclude()
 return 'cancelled'

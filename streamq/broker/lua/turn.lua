@@ -22,58 +22,62 @@ local function next_blob()
   return ARGV[blob]
 end
 
--- Which entries are still this worker's, with their delivery counts: one XPENDING over the span of the batch.
--- The span can hold more entries than asked for; whoever is not seen is looked up alone.
-local function span(settlements)
-  local spans = {}
-  for _, s in ipairs(settlements) do
-    local ms, seq = string.match(s[2], '^(%d+)-(%d+)$')
-    local id = { tonumber(ms), tonumber(seq), s[2] }
-    local range = spans[s[1]]
-    if not range then
-      spans[s[1]] = { low = id, high = id, count = 1 }
+-- A batch is flat, seven values a settlement: priority, entry, delivery count, job id, kind, and two of the kind's
+-- own. A table each would cost more than all the rest of a no-op job.
+local PRIORITY, ENTRY, COUNT, ID, KIND, FIRST, SECOND, SIZE = 0, 1, 2, 3, 4, 5, 6, 7
+
+-- Which entries are still this worker's, with their delivery counts: one XPENDING over the span of the batch, in
+-- whole milliseconds. It can hold more entries than asked for; whoever is not seen is looked up alone.
+local function spans(b)
+  local found = {}
+  for n = 1, #b, SIZE do
+    local entry, span = b[n + ENTRY], found[b[n + PRIORITY]]
+    if not span then
+      found[b[n + PRIORITY]] = { low = entry, high = entry, count = 1 }
     else
-      range.count = range.count + 1
-      local low, high = range.low, range.high
-      if id[1] < low[1] or (id[1] == low[1] and id[2] < low[2]) then range.low = id end
-      if id[1] > high[1] or (id[1] == high[1] and id[2] > high[2]) then range.high = id end
+      span.count = span.count + 1
+      -- Compared as text: the milliseconds have 13 digits until the year 2286, what follows does not matter.
+      if entry < span.low then span.low = entry elseif entry > span.high then span.high = entry end
     end
   end
-  return spans
+  return found
 end
 
-local function mine(settlements)
+local function mine(b)
   local held = {}
-  for priority, range in pairs(span(settlements)) do
-    local found = redis.pcall(
-      'XPENDING', streams .. priority, 'w', range.low[3], range.high[3], range.count * 4 + 16, consumer)
-    for _, p in ipairs(found.err and {} or found) do held[priority .. ':' .. p[1]] = p[4] end
+  for priority, span in pairs(spans(b)) do
+    local low, high = string.match(span.low, '^%d+'), string.match(span.high, '^%d+')
+    local found = redis.pcall('XPENDING', streams .. priority, 'w', low, high, span.count * 4 + 16, consumer)
+    local counts = {}
+    for _, p in ipairs(found.err and {} or found) do counts[p[1]] = p[4] end
+    held[priority] = counts
   end
   return held
 end
 
-local function fence(s, held)
-  local priority, entry, count = s[1], s[2], s[3]
-  local name = priority .. ':' .. entry
-  local seen = held[name]
+local function fence(b, n, held)
+  local priority, entry = b[n + PRIORITY], b[n + ENTRY]
+  local seen = held[priority][entry]
   if not seen then
     local alone = redis.pcall('XPENDING', streams .. priority, 'w', entry, entry, 1)
     if alone.err or not alone[1] then return 'g' end
     seen = alone[1][2] == consumer and alone[1][4] or -1
   end
-  if seen ~= count then return 'f' end
-  held[name] = -1 -- the same entry twice in one batch is settled once
+  if seen ~= b[n + COUNT] then return 'f' end
+  held[priority][entry] = -1 -- the same entry twice in one batch is settled once
   return 'o'
 end
 
 -- XACK and XDEL are the first writes: a full server refuses the first write of a script if it needs memory,
 -- and these two do not.
-local function acknowledge(settlements, codes)
+local function acknowledge(b, codes)
   local gone = {}
-  for i, s in ipairs(settlements) do
-    if codes[i] == 'o' and s[5] ~= 'l' then
-      gone[s[1]] = gone[s[1]] or {}
-      table.insert(gone[s[1]], s[2])
+  for n = 1, #b, SIZE do
+    if codes[(n - 1) / SIZE + 1] == 'o' and b[n + KIND] ~= 'l' then
+      local priority = b[n + PRIORITY]
+      local entries = gone[priority] or {}
+      gone[priority] = entries
+      entries[#entries + 1] = b[n + ENTRY]
     end
   end
   for priority, entries in pairs(gone) do
@@ -87,39 +91,41 @@ end
 
 local apply = {}
 
-function apply.f(s, ok) -- finish: state, ttl; record
+function apply.f(b, n, ok) -- finish: state, ttl; record
   local record = next_blob()
-  if ok then finish(s[4], s[6], record, s[7]) end
+  if ok then finish(b[n + ID], b[n + FIRST], record, b[n + SECOND]) end
 end
 
-function apply.b(s, ok) -- bury: state, ttl; record, dead letter
-  local record, letter = next_blob(), next_blob()
+function apply.b(b, n, ok) -- bury: state, ttl; record, dead letter
+  local record, letter, id = next_blob(), next_blob(), b[n + ID]
   if not ok then return end
-  finish(s[4], s[6], record, s[7])
-  redis.call('ZADD', dead, at, s[4])
-  redis.call('HSET', dead_body, s[4], letter)
+  finish(id, b[n + FIRST], record, b[n + SECOND])
+  redis.call('ZADD', dead, at, id)
+  redis.call('HSET', dead_body, id, letter)
 end
 
-function apply.r(s, ok) -- run again: letter, ms; body
-  local again = next_blob()
+function apply.r(b, n, ok) -- run again: letter, ms; body
+  local again, id, priority, wait = next_blob(), b[n + ID], b[n + PRIORITY], b[n + SECOND]
   if not ok then return end
-  if sides then redis.call('HDEL', side, 'f:' .. s[4]) end
-  if s[7] > 0 then delay(s[4], s[1], again, at + s[7], s[6]) else place(s[4], s[1], again) end
+  if sides then redis.call('HDEL', side, 'f:' .. id) end
+  if wait > 0 then delay(id, priority, again, at + wait, b[n + FIRST]) else place(id, priority, again) end
 end
 
-function apply.l(s, ok) -- release: forgive
-  if ok then release(streams .. s[1], s[2], s[4], lease, s[6] == 1) end
+function apply.l(b, n, ok) -- release: forgive
+  if ok then release(streams .. b[n + PRIORITY], b[n + ENTRY], b[n + ID], lease, b[n + FIRST] == 1) end
 end
 
-local function settle(settlements)
-  local held, codes, released = mine(settlements), {}, false
-  for i, s in ipairs(settlements) do codes[i] = fence(s, held) end
-  acknowledge(settlements, codes)
-  for i, s in ipairs(settlements) do
-    apply[s[5]](s, codes[i] == 'o')
-    released = released or (s[5] == 'l' and codes[i] == 'o')
+local function settle(b)
+  local held, codes, released = mine(b), {}, false
+  for n = 1, #b, SIZE do codes[#codes + 1] = fence(b, n, held) end
+  acknowledge(b, codes)
+  for i, code in ipairs(codes) do
+    local n, ok = (i - 1) * SIZE + 1, code == 'o'
+    local kind = b[n + KIND]
+    apply[kind](b, n, ok)
+    released = released or (kind == 'l' and ok)
   end
-  announce()
+  conclude()
   ring_for_earlier(at)
   if released then redis.call('PUBLISH', bell, 'released') end
   return table.concat(codes)
@@ -154,7 +160,7 @@ if batch ~= '' then
   elseif last and tonumber(last) > tonumber(request) then
     -- Sent before the newest, and late: its sender has given it up. It must neither take jobs that nobody would
     -- run, nor the place of the newest answer.
-    return { at, string.rep('g', #cmsgpack.unpack(batch)), {} }
+    return { at, string.rep('g', #cmsgpack.unpack(batch) / SIZE), {} }
   else
     local wrong = expect(jobs, 'hash') or expect(side, 'hash') or expect(due, 'zset') or expect(body, 'hash')
       or expect(dead, 'zset') or expect(dead_body, 'hash')

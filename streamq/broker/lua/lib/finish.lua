@@ -2,9 +2,10 @@
 -- Waiters get one message per inbox and batch: frames of id and record; a large record is left to be read.
 local sides = redis.call('EXISTS', side) == 1
 local inboxes = {}
+local ended = {}
 
 local function finish(id, state, record, ttl)
-  redis.call('HDEL', jobs, id)
+  ended[#ended + 1] = id
   local known = sides and redis.call('HMGET', side, 'w:' .. id, 'k:' .. id)
   if known then
     redis.call('HDEL', side, 'w:' .. id, 'p:' .. id, 'c:' .. id, 'f:' .. id, 'k:' .. id)
@@ -26,6 +27,10 @@ local function finish(id, state, record, ttl)
   end
 end
 
-local function announce()
+-- After the last job of a batch.
+local function conclude()
+  for first = 1, #ended, 1000 do -- Lua cannot unpack more than about 8,000 values
+    redis.call('HDEL', jobs, unpack(ended, first, math.min(first + 999, #ended)))
+  end
   for inbox, message in pairs(inboxes) do redis.call('PUBLISH', inbox, message) end
 end
