@@ -95,12 +95,19 @@ class Producing(Session):
         ]
 
     def _enqueue(self, queue: str, jobs: Sequence[NewJob]) -> scripts.ScriptCall:
-        k = self.keys(queue)
+        k, request = self.keys(queue), next(self._requests)
+        if not any(job.key or job.own_id or job.due or job.delay for job in jobs):
+            flat = [part for job in jobs for part in (job.job_id, job.priority, job.body)]
+            ring = k.ring(self.client_id, request % RING_SIZE + 1)
+            return scripts.push(
+                streams=k.streams, jobs=k.jobs, ring=ring, now=self.now(), request=request, ring_ttl=RING_TTL_MS,
+                jobs_flat=flat,
+            )  # fmt: skip
         entries = [(j.job_id, j.priority, j.due, j.delay, j.own_id, j.key, j.fingerprint, j.retry_failed) for j in jobs]
         return scripts.enqueue(
             streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, side=k.side, keys=k.keys,
             ring=k.ring(self.client_id), dead=k.dead, dead_body=k.dead_body, now=self.now(), bell=k.bell,
-            request=next(self._requests), ring_size=RING_SIZE, ring_ttl=RING_TTL_MS,
+            request=request, ring_size=RING_SIZE, ring_ttl=RING_TTL_MS,
             batch=msgspec.msgpack.encode(entries), bodies=[j.body for j in jobs],
         )  # fmt: skip
 

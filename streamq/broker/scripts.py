@@ -86,6 +86,14 @@ def enqueue(
     )
 
 
+def push(
+    *, streams: str, jobs: str, ring: str, now: Arg, request: int, ring_ttl: int, jobs_flat: Sequence[Arg]
+) -> ScriptCall:
+    """Adds jobs that ask for nothing but a place in a stream; three values each: id, priority, body."""
+    return ScriptCall(SCRIPTS["push"], (streams, jobs, ring), (now, request, ring_ttl, *jobs_flat))
+
+
+
 def turn(
     *, streams: str, records: str, jobs: str, due: str, body: str, side: str, keys: str, dead: str,
     dead_body: str, ring: str, now: Arg, bell: str, consumer: str, request: int, want: int, lease: int,

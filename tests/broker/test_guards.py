@@ -11,6 +11,7 @@ from streamq.broker import scripts
 from streamq.broker.broker import Broker
 from streamq.broker.connect import Line, Reply
 from streamq.broker.scripts import ScriptCall
+from streamq.errors import BrokerError
 from tests.broker.byhand import LEASE, QUEUE, Server, Worker, buried, done, job, variant
 from tests.broker.conftest import Brokers
 from tests.broker.test_conformance_leases import crash, held
@@ -48,7 +49,11 @@ async def test_the_completion_is_fenced(
     broker: Broker, worker: Worker, other: Worker, look: Server, cut: Cut, guarded: bool
 ) -> None:
     if not guarded:
-        cut("turn", ("  if seen ~= b[n + COUNT] then return 'f' end\n", ""), ("then return 'g' end", "then return 'o' end"))
+        cut(
+            "turn",
+            ("  if seen ~= b[n + COUNT] then return 'f' end\n", ""),
+            ("then return 'g' end", "then return 'o' end"),
+        )
     await broker.add(QUEUE, [job("a")])
     zombie = await worker.one()
     look.expire(zombie)
@@ -104,7 +109,7 @@ async def test_an_answer_from_the_ring_is_a_write(
     # WAIT covers what was written before it on its own connection: a read would cover nothing.
     if not guarded:
         cut("enqueue", ("    redis.call('PEXPIRE', ring, ring_ttl)\n    return", "    return"))
-    await broker.add(QUEUE, [job()])
+    await broker.add(QUEUE, [job(delay=60_000)])
     ring = look.keys.ring(broker.client_id)
     lose_the_first_reply(broker, monkeypatch)
     send = broker.script
@@ -114,8 +119,55 @@ async def test_an_answer_from_the_ring_is_a_write(
         return await send(call, line, timeout)
 
     monkeypatch.setattr(broker, "script", script)
-    await broker.add(QUEUE, [job()])
+    await broker.add(QUEUE, [job(delay=60_000)])
     assert (look.client.pttl(ring) > 60_000) is guarded
+
+
+@GUARDED
+async def test_a_push_that_is_sent_again_adds_its_jobs_once(
+    broker: Broker, look: Server, cut: Cut, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    if not guarded:
+        cut("push", ("if before == request then", "if false then"))
+    lose_the_first_reply(broker, monkeypatch)
+    placed = await broker.add(QUEUE, [job("a"), job("b", priority=3)])
+    assert [each.status for each in placed] == ["new", "new"]
+    assert look.lengths() == (2 if guarded else 4)
+
+
+@GUARDED
+async def test_a_late_copy_of_a_push_adds_nothing(broker: Broker, look: Server, cut: Cut, guarded: bool) -> None:
+    """Its place in the ring was given to a newer request meanwhile: that one must stay known, too."""
+    if not guarded:
+        cut("push", ("before and tonumber(before) > tonumber(request)", "false"))
+    k = look.keys
+
+    def push(request: int, name: str) -> ScriptCall:
+        ring = k.ring(broker.client_id, 1)
+        flat = [name, 0, b"body"]
+        return scripts.push(
+            streams=k.streams, jobs=k.jobs, ring=ring, now="", request=request, ring_ttl=60_000, jobs_flat=flat
+        )
+
+    await broker.script(push(9 * 1024, "new"))
+    await broker.script(push(8 * 1024, "late"))
+    await broker.script(push(9 * 1024, "new"))
+    assert look.lengths() == (1 if guarded else 3)
+
+
+@GUARDED
+@pytest.mark.parametrize("which", ["stream", "jobs"])
+async def test_a_push_that_a_foreign_key_stops_leaves_nothing(
+    broker: Broker, look: Server, cut: Cut, which: str, guarded: bool
+) -> None:
+    if not guarded:
+        cut("push", ("redis.call('XDEL', each[1], each[2])", "local _ = each"))
+    look.client.set(look.keys.stream(7) if which == "stream" else look.keys.jobs, "foreign")
+    with pytest.raises(BrokerError, match="WRONGTYPE"):
+        await broker.add(QUEUE, [job("first"), job("second", priority=7)])
+    lengths = [look.client.xlen(look.keys.stream(priority)) for priority in (0, 7) if which == "jobs" or not priority]
+    assert (sum(lengths) == 0) is guarded
+    assert not list(look.client.scan_iter("*:ring:*"))  # asked again it would count as done
 
 
 @GUARDED
