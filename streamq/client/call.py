@@ -271,7 +271,7 @@ def build_job(
     parameters.check(call.args, call.kwargs)
     args, kwargs = parameters.encode(call.args, call.kwargs, options.serializer or app.serializer)
     said = _job_options(options, task, app, now)
-    body = wire.encode_job(JobBody(wire.JOB_VERSION, call.task, args, kwargs, now, said))
+    body = wire.encode_job(JobBody(wire.JOB_VERSION, call.task, args, now, kwargs, said))
     check_payload(len(body), app.max_payload, f"the arguments of {call.task}")
     job = NewJob(options.job_id or new_id(), body, priority, options.eta, options.countdown)
     if options.job_id:

@@ -45,7 +45,8 @@ class Reason(StrEnum):
     UNKNOWN = "unknown_task"  # no worker registered the task for an hour
 
 
-NO_OPTIONS: Final = Raw(b"\x80")  # an empty map
+NO_KWARGS: Final = Raw(b"\x80")  # an empty map
+NO_OPTIONS: Final = NO_KWARGS
 
 
 class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,14 +79,15 @@ class JobBody(msgspec.Struct, array_like=True):
     """The body of a stream entry. The id stands beside it, in a field of its own.
 
     `options` stays undecoded so that a field written by a newer release survives a retry by an older one.
+    What a plain call never sets stands last: it is not written at all, see `wire.encode_job`.
     """
 
     version: int
     task: str
     args: Raw
-    kwargs: Raw
     enqueued_at: int  # epoch ms of the server
-    options: Raw
+    kwargs: Raw = NO_KWARGS
+    options: Raw = NO_OPTIONS
     retries: int = 0  # retries already spent
     failures: list[Failure] = []
     started_at: int = 0  # epoch ms the first attempt began; 0: never

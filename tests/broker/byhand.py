@@ -22,7 +22,7 @@ ERROR = Failure("builtins.ValueError", "no", "Traceback: line 7", NOW, 1, "w1")
 
 
 def body(task: str = "task", *args: object) -> JobBody:
-    return JobBody(1, task, wire.encode_value(list(args)), wire.NO_KWARGS, NOW, wire.NO_OPTIONS)
+    return JobBody(1, task, wire.encode_value(list(args)), NOW)
 
 
 def job(

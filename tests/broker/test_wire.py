@@ -31,9 +31,9 @@ OPTIONS = JobOptions(
     ignore_result=True, key="invoice-7", codec="json", headers={"trace": "00-ab"},
 )  # fmt: skip
 ARGS = wire.encode_value([1, "two", None, 2.5, b"\x00\xff", {"deep": [True]}])
-JOB = JobBody(1, "app.add", ARGS, wire.NO_KWARGS, AT, wire.NO_OPTIONS)
+JOB = JobBody(1, "app.add", ARGS, AT)
 RETRIED = JobBody(
-    1, "app.add", ARGS, wire.encode_value({"y": 3}), AT, wire.encode_options(OPTIONS), 2, [FAILURE], AT + 1, AT + 3
+    1, "app.add", ARGS, AT, wire.encode_value({"y": 3}), wire.encode_options(OPTIONS), 2, [FAILURE], AT + 1, AT + 3
 )
 SUCCESS = Record(1, State.SUCCESS, "app.add", wire.encode_value(5), None, "", AT, AT + 1, AT + 2, "host-1-a", 1, 0)
 FAILED = Record(

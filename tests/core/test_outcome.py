@@ -39,7 +39,7 @@ def attempt(
     policy: RetryPolicy | None = None, *, retries: int = 0, parked_at: int = 0, job: bool = True, **options: bool
 ) -> Attempt:
     policy = policy or RetryPolicy()
-    body = JobBody(1, "t", Raw(b"\x90"), Raw(b"\x80"), NOW - 50, Raw(b"\x80"), retries, [], 0, parked_at)
+    body = JobBody(1, "t", Raw(b"\x90"), NOW - 50, Raw(b"\x80"), Raw(b"\x80"), retries, [], 0, parked_at)
     settings = TaskOptions(retry=policy, **options)
     return Attempt(body if job else None, settings, policy.max_retries, 1000, NOW - 9, NOW, "w", 1)
 
