@@ -75,7 +75,10 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     worker: str = ""
 
 
-class JobBody(msgspec.Struct, array_like=True):
+# gc=False: these hold plain data and can be in no cycle; the collector need not count them.
+
+
+class JobBody(msgspec.Struct, array_like=True, gc=False):
     """The body of a stream entry. The id stands beside it, in a field of its own.
 
     `options` stays undecoded so that a field written by a newer release survives a retry by an older one.
@@ -94,7 +97,7 @@ class JobBody(msgspec.Struct, array_like=True):
     parked_at: int = 0  # epoch ms since when its task is unknown; 0: known
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is kept of a finished job, for `result_ttl`."""
 
     version: int

@@ -64,7 +64,7 @@ class Reject(Signal):
 # ---- outcomes: what happened ---------------------------------------------------------------------------
 
 
-class Succeeded(Struct, frozen=True):
+class Succeeded(Struct, frozen=True, gc=False):
     """The task returned; `result` is its encoded value."""
 
     result: Raw
@@ -143,7 +143,7 @@ Outcome = (
 # ---- settlements: what Redis must do ---------------------------------------------------------------------
 
 
-class Complete(Struct, frozen=True):
+class Complete(Struct, frozen=True, gc=False):
     """Record the final state, acknowledge, delete. `ttl` ms of 0 keeps no record."""
 
     record: Record
@@ -181,7 +181,7 @@ class Drop(Struct, frozen=True):
 Settlement = Complete | Reschedule | Bury | Release | Drop
 
 
-class Attempt(Struct, frozen=True):
+class Attempt(Struct, frozen=True, gc=False):
     """What `decide` needs to know besides the outcome. Times are epoch ms of the server."""
 
     job: JobBody | None
