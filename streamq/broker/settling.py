@@ -31,14 +31,14 @@ def _told(delivery: Delivery, settlement: Settlement, blobs: list[bytes]) -> tup
     match settlement:
         case Complete(record, ttl):
             blobs.append(wire.encode_record(record))
-            return "f", record.state.value, ttl
+            return "f", record.state, ttl
         case Reschedule(job, delay, state):
             blobs.append(wire.encode_job(job))
             return "r", _LETTERS[state], delay
         case Bury(record, ttl, _, _):
             blobs.append(wire.encode_record(record))
             blobs.append(wire.encode_dead(_letter(delivery, settlement)))
-            return "b", record.state.value, ttl
+            return "b", record.state, ttl
         case Release(forgive):
             return "l", int(forgive), 0
         case Drop():

@@ -181,7 +181,8 @@ class Task(Generic[P, R]):
     ) -> Coroutine[Any, Any, object]:
         first = (ctx,) if self.signature.wants_context else ()
         if self.is_async:
-            return cast("Coroutine[Any, Any, object]", self.fn(*first, *args, **kwargs))
+            coroutine: Coroutine[Any, Any, object] = self.fn(*first, *args, **kwargs)
+            return coroutine
         call = partial(self.fn, *first, *args, **kwargs)
         return anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
 
