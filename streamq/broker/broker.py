@@ -23,7 +23,7 @@ from streamq.core.outcome import Settlement
 __all__ = ["Broker", "Found", "NewJob", "Placed", "Turn", "fingerprint", "idempotency"]
 
 _SETTLED: Final = {"o": "ok", "d": "dup", "f": "fenced", "g": "gone"}
-_START: Final = b"0-0"
+_NOTHING: Final[list[scripts.Arg]] = [b""] * len(PRIORITIES)  # is pending at any priority
 _BLOCK_SLACK: Final = 5.0  # seconds a blocking read may be late before the connection counts as half-open
 _PROMOTE_LIMIT: Final = 500  # 100,000 at once would stop the server for 200 ms
 
@@ -33,7 +33,7 @@ class Broker(Producing):
 
     def __init__(self, url: str, options: AppOptions) -> None:
         super().__init__(url, options)
-        self._cursors: dict[str, list[scripts.Arg]] = {}
+        self._cursors: dict[tuple[str, str], list[scripts.Arg]] = {}
 
     # ---- workers ----------------------------------------------------------------------------------------------
 
@@ -101,25 +101,33 @@ class Broker(Producing):
         return deliveries
 
     async def reclaim(
-        self, queue: str, consumer: str, *, lease_ms: int, want: int, suspects: int, quiet: bool = False
-    ) -> list[Delivery]:
+        self,
+        queue: str,
+        consumer: str,
+        *,
+        lease_ms: int,
+        want: int,
+        suspects: int,
+        quiet: bool = False,
+        everywhere: bool = True,
+    ) -> tuple[list[Delivery], bool]:
         """The sweep: take over at most `want` entries whose lease ran out, and at most `suspects` suspects.
 
-        `quiet`: only those that were given back.
+        `quiet`: only those that were given back. Not `everywhere`: only where this consumer's last sweep left
+        something pending. Returns what was taken, and whether anything is pending where it looked.
         """
         k = self.keys(queue)
-        cursors = self._cursors.get(queue) or [_START] * len(PRIORITIES)
         call = scripts.reclaim(
             streams=k.streams, side=k.side, consumer=consumer, lease=lease_ms, want=want, suspects=suspects,
-            quiet=int(quiet), cursors=cursors,
+            quiet=int(quiet), everywhere=int(everywhere), cursors=self._cursors.get((queue, consumer), _NOTHING),
         )  # fmt: skip
         taken, following = cast("tuple[list[Reply], list[bytes]]", await self.script(call))
-        self._cursors[queue] = list(following)
+        self._cursors[queue, consumer] = list(following)
         deliveries: list[Delivery] = []
         for found in taken:
             priority, entry, fields, count, forgiven = cast("tuple[int, bytes, list[bytes], int, int]", found)
             deliveries.append(_delivery(queue, priority, entry, fields, count, forgiven))
-        return deliveries
+        return deliveries, any(following)
 
     async def promote(self, queue: str) -> tuple[int, int | None]:
         """Move at most 500 jobs whose time has come; how many, and ms until the next (None: nothing waits)."""
@@ -158,6 +166,7 @@ class Broker(Producing):
         `hand_back` gives these to others at once. It is for a worker that runs nothing any more: they were
         handed out to a read that it gave up.
         """
+        self._cursors.pop((queue, consumer), None)
         k = self.keys(queue)
         call = scripts.leave(
             streams=k.streams, side=k.side, workers=k.workers, worker_info=k.worker_info,

@@ -93,7 +93,6 @@ def push(
     return ScriptCall(SCRIPTS["push"], (streams, jobs, ring), (now, request, ring_ttl, *jobs_flat))
 
 
-
 def turn(
     *, streams: str, records: str, jobs: str, due: str, body: str, side: str, keys: str, dead: str,
     dead_body: str, ring: str, now: Arg, bell: str, consumer: str, request: int, want: int, lease: int,
@@ -135,10 +134,13 @@ def promote(*, streams: str, jobs: str, due: str, body: str, now: Arg, limit: in
 
 
 def reclaim(
-    *, streams: str, side: str, consumer: str, lease: int, want: int, suspects: int, quiet: int, cursors: Sequence[Arg]
-) -> ScriptCall:
+    *, streams: str, side: str, consumer: str, lease: int, want: int, suspects: int, quiet: int, everywhere: int,
+    cursors: Sequence[Arg],
+) -> ScriptCall:  # fmt: skip
     """Takes over entries whose lease has run out."""
-    return ScriptCall(SCRIPTS["reclaim"], (streams, side), (consumer, lease, want, suspects, quiet, *cursors))
+    return ScriptCall(
+        SCRIPTS["reclaim"], (streams, side), (consumer, lease, want, suspects, quiet, everywhere, *cursors)
+    )
 
 
 def renew(

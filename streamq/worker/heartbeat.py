@@ -24,7 +24,9 @@ STALL_LEASES: Final = 10  # an event loop that stood still for so long is believ
 
 
 class Heartbeat:
-    """One thread a worker. `turn` is one renewal of everything that is held.
+    """One thread a worker. `turn` is one renewal of everything that is held, every lease/5.
+
+    While nothing is held it only says that the worker lives, about once a lease.
 
     `held` is what the lanes hold, by queue; `info` gives what the worker says of itself.
     """
@@ -44,6 +46,7 @@ class Heartbeat:
         self._bell = threading.Event()
         self._ended = asyncio.Event()
         self._ticked = time.monotonic()
+        self._silent_until = 0.0
         self._stalled = False
         self._failures = 0
         self.stall_leases: float = STALL_LEASES
@@ -65,6 +68,7 @@ class Heartbeat:
 
     def wake(self) -> None:
         """Renew at once: somebody cancels a job, and the renewal says why."""
+        self._silent_until = 0.0
         self._bell.set()
 
     # ---- in the thread ----------------------------------------------------------------------------------------
@@ -101,15 +105,20 @@ class Heartbeat:
 
     def turn(self) -> None:
         """Renew what is held, cancel what is lost or was cancelled. Blocks; for the heartbeat's thread."""
+        alive = self._loop_lives()
+        begun, idle = time.monotonic(), not any(self._held.values())
+        if idle and begun < self._silent_until:
+            return
         if self._renewer is None:
             self._renewer = self._broker.renewer()
-        alive = self._loop_lives()
         for queue, held in self._held.items():
             now = time.monotonic()
             holdings = [each for each in snapshot(held) if alive and self._deserves(each, now)]
             fences = [Fence(d.priority, d.entry.decode(), d.count, d.job_id) for d in (h.delivery for h in holdings)]
             renewal = self._renewer.renew(queue, self._consumer, fences, self._info(), round(self._lease * 1000))
             self._apply(holdings, fences, renewal, now)
+        # After the last job once more: it is still named among those that run here.
+        self._silent_until = begun + 0.9 * self._lease if idle else 0.0
         self._expire()
 
     def _apply(self, holdings: list[Holding], fences: list[Fence], renewal: Renewal, sent: float) -> None:

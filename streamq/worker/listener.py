@@ -11,7 +11,7 @@ from streamq.worker.lane import Lane
 from streamq.worker.service import Service
 from streamq.worker.slots import Slots
 
-BLOCK_MS: Final = 2_000  # never 0: a half-open connection would be waited on for hours
+BLOCK_MS: Final = 5_000  # never 0: a half-open connection would be waited on for hours
 
 
 class Listener(Service):

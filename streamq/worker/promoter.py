@@ -7,7 +7,7 @@ from typing import Final
 from streamq.broker.broker import Broker
 from streamq.worker.service import Service
 
-LONGEST: Final = 5.0  # seconds; the bell can be missed, the clock of the server can be set
+LONGEST: Final = 10.0  # seconds; the bell can be missed, the clock of the server can be set
 
 
 class Promoter(Service):

@@ -12,10 +12,16 @@ from streamq.worker.service import Service
 from streamq.worker.slots import Slots
 
 MOST: Final = 100  # entries a sweep
+# Leases between two looks everywhere, and up to a tenth of one more. Above 1, what is delivered right after one look
+# would be out of its lease before the next, and found too late.
+EVERYWHERE: Final = 0.9
 
 
 class Reclaimer(Service):
-    """One queue's, every lease/8 with jitter, and at once when a job was given back.
+    """One queue's. Where nothing is pending, no lease can run out for a whole lease.
+
+    So it looks everywhere once a lease, and at once when a job was given back; in between, every lease/8 with jitter,
+    only at the priorities where something is pending. If there are none, Redis is not asked.
 
     While Redis is away nobody can renew, and its downtime counts as idle time: a sweep right after it came back
     would take every running job from its worker. So for one lease after each new connection it takes only what was
@@ -33,29 +39,46 @@ class Reclaimer(Service):
         self._line = broker.line("commands")
         self._connected = -1
         self._quiet_until = 0.0
+        self._pending = False  # at a priority that was looked at
+        self._everywhere_at = 0.0
         lane.on_suspect = self.wake
+
+    def wake(self) -> None:
+        """Look everywhere at once: a job was given back."""
+        self._everywhere_at = 0.0
+        super().wake()
 
     async def turn(self) -> float:
         """Sweep as many as there are free slots; at once again if there may be more."""
-        pause = self._lease / 8 * (0.8 + 0.4 * random.random())
+        now, pause = time.monotonic(), self._lease / 8 * (0.8 + 0.4 * random.random())
+        everywhere = now >= self._everywhere_at
+        if not (everywhere or self._pending):
+            self._notice(now)
+            return self._until(pause)
         quiet = await self._quiet()
         slots, share = self._slots, self._slots.share(self._lane.queue)
         want = slots.reserve(share, MOST, sweep=True)
         if not want:
             return pause
+        if everywhere:  # before it is sent: somebody may ring meanwhile
+            self._everywhere_at = now + self._lease * (EVERYWHERE + 0.1 * random.random())
         suspects = 0 if slots.suspects else 1
         slots.suspects += suspects  # the sweeps of two queues must not bring one each
         asked, got = time.monotonic(), 0
         try:
-            deliveries = await self._broker.reclaim(
+            deliveries, self._pending = await self._broker.reclaim(
                 self._lane.queue,
                 self._consumer,
                 lease_ms=round(self._lease * 1000),
                 want=want,
                 suspects=suspects,
                 quiet=quiet > 0,
+                everywhere=everywhere,
             )
             got = len(deliveries)
+        except Exception:
+            self._everywhere_at = 0.0
+            raise
         finally:
             slots.suspects -= suspects
             slots.settle(share, want, got)
@@ -63,7 +86,10 @@ class Reclaimer(Service):
         self._lane.receive(deliveries, asked)
         if got == want:
             return 0
-        return min(quiet, pause) if quiet > 0 else pause
+        return self._until(min(quiet, pause) if quiet > 0 else pause)
+
+    def _until(self, pause: float) -> float:
+        return max(0.0, min(pause, self._everywhere_at - time.monotonic()))
 
     async def _quiet(self) -> float:
         """Seconds for which the server's idle times cannot be believed yet."""
@@ -72,8 +98,12 @@ class Reclaimer(Service):
         now = time.monotonic()
         if now - asked > self._lease / 4:  # it was stopped, or is overloaded: others could not renew either
             self._quiet_until = now + self._lease
+        self._notice(now)
+        return self._quiet_until - now
+
+    def _notice(self, now: float) -> None:
+        """Whoever made the connection anew, its quiet time begins."""
         if self._line.connected != self._connected:
             first, self._connected = self._connected == -1, self._line.connected
             up = self._broker.uptime if first else 0.0
             self._quiet_until = max(self._quiet_until, now + max(0.0, self._lease - up))
-        return self._quiet_until - now

@@ -84,7 +84,7 @@ class Worker:
         return reply
 
     async def sweep(self, want: int = 10, suspects: int = 10) -> list[Delivery]:
-        taken = await self.broker.reclaim(self.queue, self.name, lease_ms=LEASE, want=want, suspects=suspects)
+        taken, _ = await self.broker.reclaim(self.queue, self.name, lease_ms=LEASE, want=want, suspects=suspects)
         self.held += taken
         return taken
 

@@ -110,6 +110,52 @@ async def test_the_sweep_keeps_its_cursor(broker: Broker, worker: Worker, other:
     assert await other.sweep(0) == []
 
 
+async def test_between_looks_the_sweep_goes_where_something_was_pending(
+    broker: Broker, worker: Worker, other: Worker, look: Server
+) -> None:
+    async def sweep(everywhere: bool, *, quiet: bool = False) -> tuple[list[str], bool]:
+        taken, pending = await broker.reclaim(
+            QUEUE, "w2", lease_ms=LEASE, want=9, suspects=0, quiet=quiet, everywhere=everywhere
+        )
+        other.held += taken
+        return [each.job_id for each in taken], pending
+
+    assert await sweep(True) == ([], False)
+    await broker.add(QUEUE, [job("low")])
+    assert await sweep(True) == ([], False)  # without a group
+    (low,) = await worker.take()
+    assert await sweep(False) == ([], False)
+    assert await sweep(True) == ([], True)
+    await broker.add(QUEUE, [job("high", priority=9), job("waits", priority=5)])
+    (high,) = await worker.take(1)
+    for each in (low, high):
+        look.expire(each)
+    assert await sweep(False) == (["low"], True)
+    await worker.sweep(0)  # of another consumer: everywhere, and no matter to this one
+    assert await sweep(False) == ([], True)
+    assert await sweep(True, quiet=True) == ([], True)
+    assert await sweep(False) == (["high"], True)
+    for each in list(other.held):
+        await other.settle(each, done())
+    assert await sweep(False) == ([], False)
+    assert await sweep(True) == ([], False)
+    assert [each.job_id for each in await worker.take()] == ["waits"]
+
+
+async def test_a_quiet_sweep_takes_only_what_was_given_back(
+    broker: Broker, worker: Worker, other: Worker, look: Server
+) -> None:
+    await broker.add(QUEUE, [job("given"), job("expired")])
+    given, expired = await worker.take()
+    await worker.release(given)
+    look.expire(expired)
+    how = {"lease_ms": LEASE, "want": 9, "suspects": 0}
+    taken, pending = await broker.reclaim(QUEUE, "w2", **how, quiet=True)
+    assert ([each.job_id for each in taken], pending) == (["given"], True)
+    taken, _ = await broker.reclaim(QUEUE, "w2", **how)
+    assert [each.job_id for each in taken] == ["expired"]
+
+
 async def crash(worker: Worker, look: Server, *, times: int) -> None:
     """All that the worker holds was delivered that often, and nobody reported."""
     for n in range(times):

@@ -17,6 +17,7 @@ import redis
 
 from streamq import StreamQ
 from streamq.broker.embedded import EmbeddedServer
+from streamq.broker.renewer import Held, Renewal, Renewer
 from streamq.worker.crew import Crew
 from streamq.worker.held import Cause, Holding
 from streamq.worker.worker import Worker
@@ -84,6 +85,38 @@ async def test_a_job_that_blocks_the_loop_keeps_its_lease(
         assert await job.result(timeout=5) == ("here" if beats else "there")
         await until(lambda: not crew_of(worker).lanes["default"].held)
     assert len(starts) == expected
+
+
+async def test_only_what_is_held_is_renewed_often(app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, renewals, renew = app(lease="30s"), list[int](), Renewer.renew
+
+    def counted(renewer: Renewer, queue: str, consumer: str, held: list[Held], *more: Any) -> Renewal:
+        renewals.append(len(held))
+        return renew(renewer, queue, consumer, held, *more)
+
+    monkeypatch.setattr(Renewer, "renew", counted)
+    async with here:
+        crew = Crew(here.worker(), None)
+        beat, held = crew.heartbeat.turn, crew.lanes["default"].held
+
+        async def beats() -> list[int]:
+            renewals.clear()
+            for _ in range(3):
+                await asyncio.to_thread(beat)
+            return renewals
+
+        assert await beats() == [0]
+        await here.enqueue("anything")
+        (delivery,) = (await here.broker.turn("default", crew.heartbeat._consumer, [], 1, request=1)).deliveries
+        holding = held[delivery.priority, delivery.entry] = Holding(delivery, time.monotonic() + 30)
+        deadline = holding.deadline
+        assert await beats() == [1, 1, 1]
+        assert holding.deadline > deadline
+        held.clear()
+        assert await beats() == [0]  # what the worker says of itself names the job no more
+        assert await beats() == []
+        crew.heartbeat.wake()
+        assert await beats() == [0]
 
 
 async def test_a_paused_worker_cancels_what_it_lost_and_records_nothing(app: MakeApp) -> None:

@@ -130,7 +130,8 @@ async def crash_with_all(here: StreamQ[Any], times: int) -> None:
     for _ in range(times - 1):
         got = 0
         while not got:
-            got = len(await broker.reclaim("default", "dead", lease_ms=lease, want=500, suspects=500))
+            taken, _ = await broker.reclaim("default", "dead", lease_ms=lease, want=500, suspects=500)
+            got = len(taken)
 
 
 async def test_a_suspect_that_is_acknowledged_early_makes_room_for_the_next(app: MakeApp) -> None:

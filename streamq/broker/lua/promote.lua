@@ -8,8 +8,12 @@ local now, limit = ARGV[1], ARGV[2]
 -- @use expect
 -- @use place
 
+local function first() return tonumber(redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]) end
+
+local soonest = first()
+if not soonest then return { 0, -1 } end -- most looks end here: not even the time is asked
 local at = clock(now)
-local ids = redis.call('ZRANGE', due, '-inf', at, 'BYSCORE', 'LIMIT', 0, limit)
+local ids = soonest <= at and redis.call('ZRANGE', due, '-inf', at, 'BYSCORE', 'LIMIT', 0, limit) or {}
 if #ids > 0 then
   local places = redis.call('HMGET', jobs, unpack(ids))
   local bodies = redis.call('HMGET', body, unpack(ids))
@@ -24,6 +28,6 @@ if #ids > 0 then
   end
   redis.call('ZREM', due, unpack(ids))
   redis.call('HDEL', body, unpack(ids))
+  soonest = first()
 end
-local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
-return { #ids, first[2] and math.max(0, first[2] - at) or -1 }
+return { #ids, soonest and math.max(0, soonest - at) or -1 }

@@ -1,16 +1,17 @@
 -- reclaim.lua: the sweep: takes over entries whose lease has run out
 -- KEYS: streams side
--- ARGV: consumer lease want suspects quiet cursors*
--- returns: {{priority, entry id, fields, deliveries, forgiven}, ...}, then the ten next cursors
+-- ARGV: consumer lease want suspects quiet everywhere cursors*
+-- returns: {{priority, entry id, fields, deliveries, forgiven}, ...}, then the ten next cursors (empty: nothing is
+--   pending there, and the next sweep that is not everywhere leaves it out)
 local streams, side = KEYS[1], KEYS[2]
 local consumer, lease, want, suspects = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local quiet = ARGV[5]
+local quiet, everywhere = ARGV[5], ARGV[6]
 -- @use field
 -- @use release
 
 -- XAUTOCLAIM with JUSTID takes an entry without counting a delivery; what may not start here yet goes back
 -- uncounted. A suspect (two crashes) starts only where no other suspect runs, so that it dies alone.
-local taken, cursors = {}, {}
+local taken, cursors = {}, { unpack(ARGV, 7) }
 local function consider(priority, stream, entry)
   local held = redis.call('XPENDING', stream, 'w', entry, entry, 1)[1]
   local found = redis.call('XRANGE', stream, entry, entry)[1]
@@ -27,21 +28,30 @@ local function consider(priority, stream, entry)
   taken[#taken + 1] = { priority, entry, found[2], held[4] + 1, forgiven }
 end
 
+if everywhere == '1' then
+  -- One command instead of ten: which streams are not empty.
+  local read = { 'XREAD', 'COUNT', 1, 'STREAMS' }
+  for priority = 0, 9 do read[5 + priority], read[15 + priority] = streams .. priority, '0' end
+  for _, found in ipairs(redis.call(unpack(read)) or {}) do
+    local n = tonumber(string.sub(found[1], -1)) + 1
+    if cursors[n] == '' then cursors[n] = '0-0' end
+  end
+end
+
 for priority = 9, 0, -1 do
   local stream = streams .. priority
-  local cursor = ARGV[6 + priority]
-  if #taken < want and redis.call('XLEN', stream) > 0 then
+  local cursor = cursors[priority + 1]
+  local pending = cursor ~= '' and #taken < want and redis.pcall('XPENDING', stream, 'w')
+  if pending and (pending.err or pending[1] == 0) then
+    cursor = ''
+  elseif pending then
     -- What was given back belongs to nobody, whatever its idle time says.
-    local given = redis.pcall('XPENDING', stream, 'w', '-', '+', want, 'nobody')
-    for _, p in ipairs(given.err and {} or given) do
+    for _, p in ipairs(redis.call('XPENDING', stream, 'w', '-', '+', want, 'nobody')) do
       if #taken < want then consider(priority, stream, p[1]) end
     end
     -- In the quiet time after a server's absence the idle times of the others cannot be believed.
-    local swept = { err = 'quiet' }
     if quiet == '0' and #taken < want then
-      swept = redis.pcall('XAUTOCLAIM', stream, 'w', consumer, lease, cursor, 'COUNT', want - #taken, 'JUSTID')
-    end
-    if not swept.err then
+      local swept = redis.call('XAUTOCLAIM', stream, 'w', consumer, lease, cursor, 'COUNT', want - #taken, 'JUSTID')
       cursor = swept[1]
       for _, entry in ipairs(swept[2]) do consider(priority, stream, entry) end
     end

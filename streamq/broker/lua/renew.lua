@@ -7,8 +7,9 @@ local now, consumer, alive_for, info, held = ARGV[1], ARGV[2], tonumber(ARGV[3])
 -- @use clock
 
 local lost, cancelled, reasons, kept = {}, {}, {}, {}
-local notes = redis.call('EXISTS', side) == 1
-for _, h in ipairs(cmsgpack.unpack(held)) do
+local holds = cmsgpack.unpack(held)
+local notes = #holds > 0 and redis.call('EXISTS', side) == 1
+for _, h in ipairs(holds) do
   local priority, entry, count, id = h[1], h[2], h[3], h[4]
   local stream = streams .. priority
   local found = redis.pcall('XPENDING', stream, 'w', entry, entry, 1, consumer)
