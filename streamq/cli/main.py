@@ -18,6 +18,7 @@ from streamq.cli.exits import INTERRUPTED, Exit, report
 COMMANDS: Final = {
     "demo": ("streamq.cli.demo:demo", "See it work: real jobs, a killed worker, nothing lost."),
     "worker": ("streamq.cli.worker:worker", "Run the jobs of an application."),
+    "bench": ("streamq.cli.bench:bench", "Measure it on a server of yours, and see what bounds it."),
 }
 
 
