@@ -25,12 +25,9 @@ left() -> int                           jobs not finished yet and not acknowledg
                                         approximate while jobs run, is 0 exactly when everything was acknowledged
 close() -> None
 
-The tasks are the same everywhere: `add(i, y)` calls `marks.mark(i)` and returns `i + y`; `nap(i)` marks and then sleeps
-50 ms (asyncio.sleep; time.sleep in systems of threads).
-
-A contender on Node is NAME.py with SETTINGS, RESULTS, JOBS and `NPM = {package: version}` instead of REQUIRES, and
-NAME.mjs with everything else. NAME.mjs is copied next to the `node_modules` of its environment and run there (so
-`import` finds the packages): `node NAME.mjs worker`, or with one of the verbs of `drive.py`, which print the same JSON.
+The tasks are the same everywhere, and have these short names where one can be given (it is stored with each job):
+`add(i, y)` calls `marks.mark(i)` and returns `i + y`; `nap(i)` marks and then sleeps 50 ms (asyncio.sleep; time.sleep in
+systems of threads).
 """
 
 NAMES = (

@@ -28,13 +28,13 @@ app.conf.update(task_acks_late=True, worker_prefetch_multiplier=64, result_backe
 app.conf.redis_max_connections = 1_000  # 100 by default, and each thread takes one to store a result
 
 
-@app.task
+@app.task(name="add")
 def add(i: int, y: int) -> int:
     mark(i)
     return i + y
 
 
-@app.task
+@app.task(name="nap")
 def nap(i: int) -> None:
     mark(i)
     time.sleep(0.05)

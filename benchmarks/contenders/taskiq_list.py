@@ -28,13 +28,13 @@ results = RedisAsyncResultBackend(os.environ["BENCH_URL"], result_ex_time=1_000)
 broker = ListQueueBroker(os.environ["BENCH_URL"]).with_result_backend(results).with_serializer(ORJSONSerializer())
 
 
-@broker.task
+@broker.task(task_name="add")
 async def add(i: int, y: int) -> int:
     mark(i)
     return i + y
 
 
-@broker.task
+@broker.task(task_name="nap")
 async def nap(i: int) -> None:
     mark(i)
     await asyncio.sleep(0.05)
