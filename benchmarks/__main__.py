@@ -1,4 +1,4 @@
-"""`python -m benchmarks run|compare|report|prepare`: see README.md in this folder."""
+"""`python -m benchmarks run|compare|report|prepare|guard`: see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -129,6 +129,16 @@ def report(files: tuple[Path, ...]) -> None:
         write(files)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--write", is_flag=True, help="Accept what is counted: rewrite budget.toml.")
+@click.pass_context
+def guard(context: click.Context, *, write: bool) -> None:
+    """Count what a job costs, and hold it against the budgets."""
+    from benchmarks.guard import run as count
+
+    context.exit(count(accepted=write))
 
 
 def _environments(names: Sequence[str], cache: Path) -> dict[str, Environment | Failure]:

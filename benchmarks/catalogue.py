@@ -11,6 +11,12 @@ Figures = dict[str, str]  # figure -> what its column is called; the first is th
 CPU = {"driver_cpu_us": "producer CPU us", "worker_cpu_us": "worker CPU us", "server_cpu_us": "server CPU us"}
 CALLS = {"client_calls": "Redis calls", "redis_calls": "Redis calls", "server_commands": "server commands"}
 RATE: Figures = {"per_second": "jobs/s"} | CPU | CALLS
+PER_JOB: Figures = {
+    "per_second": "jobs/s",
+    "server_cpu_us": "server CPU us a job",
+    "worker_cpu_us": "worker CPU us a job",
+    "server_commands": "server commands a job",
+}
 TAIL: Figures = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "p999_ms": "p99.9 ms", "per_second": "arrivals/s"}
 
 
@@ -92,15 +98,16 @@ GROUPS = (
     Group(
         "What it takes",
         "Memory: bytes of Redis a no-op job, and calls from clients while it is worked on. Idle: one worker, an empty "
-        "queue.",
+        "queue. Alone: one job at a time, 5 ms apart, the enqueueing included.",
         {
             "bytes_queued": "B queued",
             "bytes_finished": "B finished",
             "commands_per_second": "commands/s",
             "rss_mib": "worker MiB",
         }
+        | CPU
         | CALLS,
-        {"memory": "Memory", "idle": "Idle worker"},
+        {"memory": "Memory", "idle": "Idle worker", "alone": "Jobs that arrive alone"},
     ),
 )
 SCALES = (
@@ -119,10 +126,18 @@ SCALES = (
         "workers",
     ),
     Scale(
+        "Queues",
+        "The same number of jobs in one, four and sixteen queues of one worker process, with equal weights.",
+        {"1": "1 queue", "4": "4 queues", "16": "16 queues"},
+        tuple(("queues_", figure, label) for figure, label in PER_JOB.items()),
+    ),
+    Scale(
         "Cluster",
-        "The same work over one shard and over three.",
-        {"1": "1 shard", "3": "3 shards"},
-        (("cluster_", "per_second", "jobs/s"), ("cluster_", "server_cpu_us", "server CPU us a job")),
+        "The same work over one, two and three shards of a Redis Cluster, each with one worker. Each master is held to "
+        "a tenth of one core, so that the shards are the limit and not the machine: only the ratios count. Server "
+        "busy: the part of that tenth which was used.",
+        {str(count): f"{count} shard{'s' * (count > 1)}" for count in (1, 2, 3)},
+        tuple(("cluster_", figure, label) for figure, label in (PER_JOB | {"server_busy": "server busy"}).items()),
     ),
 )
 PLOTS = {name for group in GROUPS if group.plot for name in group.scenarios} | {

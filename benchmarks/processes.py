@@ -32,15 +32,15 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
 
 def _sessions() -> Iterator[tuple[int, int, list[str]]]:
     """Pid, session and the fields of /proc/PID/stat from the state on, of every process that is no zombie."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                stat = Path(entry.path, "stat").read_text()
+                stat = Path("/proc", name, "stat").read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has just ended
             fields = stat.rsplit(")", 1)[1].split()
             if fields[0] != "Z":
-                yield int(entry.name), int(fields[3]), fields
+                yield int(name), int(fields[3]), fields
 
 
 def end_all(variable: str) -> None:

@@ -11,6 +11,7 @@ from benchmarks.catalogue import GROUPS, PLOTS, SCALES, Group, Scale
 from benchmarks.contenders import NAMES
 from benchmarks.plots import Row, lines
 from benchmarks.results import HIGHER, LIMITS, Environment, Results, Session, in_order, number, read
+from benchmarks.scaling import fill
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.targets import OWN, TARGETS, Measured, Target, measure, verdict
 
@@ -28,7 +29,10 @@ LEGEND = (
 
 
 def main(paths: Sequence[Path], out: Path = HERE) -> None:
-    """Write RESULTS.md and plots/*.svg into `out`. Raises ValueError if a line is not what `run` writes."""
+    """Write RESULTS.md and plots/*.svg into `out`, and the tables of ../docs/scaling.md.
+
+    Raises ValueError if a line is not what `run` writes.
+    """
     results = read(paths)
     drawn = _plots(results)
     folder = out / "plots"
@@ -38,6 +42,7 @@ def main(paths: Sequence[Path], out: Path = HERE) -> None:
     for name, svg in drawn.items():
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     (out / "RESULTS.md").write_text("\n".join(_page(results, list(drawn))) + "\n", encoding="utf-8")
+    fill(results, out.parent / "docs" / "scaling.md")
 
 
 def _page(results: Results, drawn: Sequence[str]) -> Iterator[str]:

@@ -26,8 +26,8 @@ left() -> int                           jobs not finished yet and not acknowledg
 close() -> None
 
 The tasks are the same everywhere, and have these short names where one can be given (it is stored with each job):
-`add(i, y)` calls `marks.mark(i)` and returns `i + y`; `nap(i)` marks and then sleeps 50 ms (asyncio.sleep, or time.sleep
-in systems of threads).
+`add(i, y)` calls `marks.mark(i)` and returns `i + y`; `nap(i)` marks and then sleeps 50 ms: asyncio.sleep, or
+time.sleep in systems of threads.
 """
 
 NAMES = (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.contenders import NAMES
-from benchmarks.scenarios import drain, enqueue, footprint, single
+from benchmarks.scenarios import cluster, drain, enqueue, footprint, single
 from benchmarks.stage import Figures, Stage
 
 QUICK = 2  # --quick divides the jobs by this
@@ -35,6 +35,8 @@ _STREAMQ = ("streamq",)
 _LARGE = ("streamq", "raw", "bullmq")
 _LOADED = ("streamq", "bullmq", "saq", "taskiq_list")
 _CREWS = (1, 2, 3, 4)
+_QUEUES = (1, 4, 16)
+_SHARDS = (1, 2, 3)
 
 SCENARIOS = {
     "enqueue_sequential": Scenario(enqueue.enqueue("enqueue_sequential"), most=10_000, core=True),
@@ -49,11 +51,14 @@ SCENARIOS = {
     "io": Scenario(drain.naps, most=5_000),
     "memory": Scenario(footprint.memory, most=20_000),
     "idle": Scenario(footprint.idle, fixed=1),
+    "alone": Scenario(footprint.alone, fixed=1_000, contenders=_STREAMQ),
     "growth_10k": Scenario(drain.growth, fixed=10_000, contenders=_LARGE),
     "growth_100k": Scenario(drain.growth, fixed=100_000, contenders=_LARGE),
     "growth_1m": Scenario(drain.growth, fixed=1_000_000, contenders=_LARGE),
     **{f"workers_{n}": Scenario(drain.workers(n, "fill"), fixed=60_000, contenders=_STREAMQ) for n in _CREWS},
     **{f"workers_cpu_{n}": Scenario(drain.workers(n, "burns"), fixed=20_000, contenders=_STREAMQ) for n in _CREWS},
+    **{f"queues_{n}": Scenario(drain.queues(n), fixed=30_000, contenders=_STREAMQ) for n in _QUEUES},
+    **{f"cluster_{n}": Scenario(cluster.cluster(n), fixed=60_000, contenders=_STREAMQ) for n in _SHARDS},
     "load_50": Scenario(single.load, fixed=60_000, contenders=_LOADED, share=0.5),
     "load_80": Scenario(single.load, fixed=60_000, contenders=_LOADED, share=0.8),
 }

@@ -18,6 +18,16 @@ def drain(stage: Stage) -> Figures:
     return _watched(stage, stage.start_workers)
 
 
+def queues(count: int) -> Callable[[Stage], Figures]:
+    """The same jobs in several queues of one worker, which have the same weight."""
+
+    def run(stage: Stage) -> Figures:
+        stage.env["BENCH_QUEUES"] = ",".join(f"queue-{number}" for number in range(count))
+        return drain(stage)
+
+    return run
+
+
 def workers(count: int, verb: str) -> Callable[[Stage], Figures]:
     """The same with several workers, which are up and stand still while the queue is filled."""
 

@@ -1,4 +1,4 @@
-"""What is used when nothing happens: memory of jobs, and an idle worker."""
+"""What is used when little happens: memory of jobs, an idle worker, a job that arrives alone."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ def idle(stage: Stage) -> Figures:
     time.sleep(WATCHED)
     commands, took = stage.server.commands() - before, time.perf_counter() - start
     return {"commands_per_second": commands / took, "rss_mib": sum(worker.rss_mib() for worker in stage.workers)}
+
+
+def alone(stage: Stage) -> Figures:
+    """CPU and commands of jobs that come one at a time, the enqueueing included: nothing travels together."""
+    stage.start_workers()
+    stage.warm()
+    spent = stage.meter()
+    stage.drive("latency")
+    return spent()
