@@ -14,7 +14,7 @@ from benchmarks.processes import Failure
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import Figures, stage
 
-BASE = "drain_100"  # the rate that the load scenarios take their share of
+BASE = "end_to_end"  # the rate that the load scenarios take their share of: drained, with the producer beside it
 
 Record = dict[str, Any]
 

@@ -23,7 +23,7 @@ class Scenario:
     contenders: tuple[str, ...] = NAMES
     pinned: bool = False  # the server on one core, worker and driver on another
     core: bool = False  # in --quick
-    share: float = 0.0  # of the contender's rate in `drain_100`, which has to be known then
+    share: float = 0.0  # of the contender's rate in `end_to_end`, which has to be known then
 
     def jobs(self, usual: int, *, quick: bool = False, limit: int = 0) -> int:
         """How many, for a contender whose JOBS is `usual`."""
