@@ -117,7 +117,8 @@ class Crew:
             self.heartbeat.wake()
 
     def _wake_lanes(self) -> None:
-        for lane in self.lanes.values():
+        # First the one whose last turn is longest ago: only two small turns are under way at once, and none may starve.
+        for lane in sorted(self.lanes.values(), key=lambda lane: lane.left):
             lane.wake()
 
     def _said(self) -> bytes:

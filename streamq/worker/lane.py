@@ -73,6 +73,7 @@ class Lane:
         self._concluding: set[asyncio.Task[None]] = set()
         self._prompted = True
         self._looked = 0.0
+        self.left = 0.0  # when its last turn was sent
         self.bell.set()
 
     # ---- turns ----------------------------------------------------------------------------------------------
@@ -81,26 +82,29 @@ class Lane:
         """What the next turn carries; None if there is no reason for one."""
         share, slots = self._share, self._slots
         full = len(self._done) >= self._fill or slots.free >= self._fill
-        if self._flying and not full:
-            return None  # what finishes in small numbers travels together, when the other turn is back
+        if slots.busy and not full:
+            return None  # what finishes in small numbers travels together, when another turn is back
         batch = self._take()
         fetch = not self.closing and (share.hungry or self._prompted or bool(batch))
         want = slots.reserve(share, self._fill) if fetch else 0
         if not batch and not want:
             if slots.listening and not slots.shared:
                 self._prompted = False  # the only slot is the listener's, and it looks already
-            self._review(denied=fetch)
+            self._review()
             return None
         self._prompted = False
         self._flying += 1
+        slots.flying += 1
         if self._done:
             self.bell.set()  # the other half
         return Load(batch, [holding.delivery.count for holding, _ in batch], want)
 
     def landed(self, load: Load, turn: Turn | None, sent: float) -> None:
         """What Redis answered to a turn that was sent at `sent` (monotonic seconds); None if it was given up."""
-        self._flying -= 1
         share, slots = self._share, self._slots
+        self._flying -= 1
+        slots.flying -= 1
+        self.left = sent
         got = len(turn.deliveries) if turn is not None else 0
         slots.settle(share, load.want, got)
         if turn is None:
@@ -111,34 +115,27 @@ class Lane:
         self._settled(load, turn)
         self.receive(turn.deliveries, sent)
         self._review()
-        if self._prompted:  # while this turn was under way
-            self.bell.set()
-        if got < load.want and self.on_free is not None:
-            self.on_free()  # who looked for a free slot meanwhile found them all reserved
+        if self.on_free is None:
+            self.wake()
+        else:
+            self.on_free()  # others found every slot reserved, or too many turns under way; this lane comes last
 
-    def _review(self, *, denied: bool = False) -> None:
-        # Still hungry with a slot to spare: again. Else let the listener wait for the next job. A lane whose slots
-        # went to another queue must not ask again at once, it would spin: whoever got them wakes it (on_free).
-        if self.closing:
-            self.room.clear()
-        elif self._share.hungry:
-            self.room.clear()
-            if self._slots.free and not denied:
-                self.bell.set()
-        elif self._slots.idle:
+    def _review(self) -> None:
+        # Still hungry: the next turn looks. Else the listener may wait for the next job.
+        if not self.closing and not self._share.hungry and self._slots.idle:
             self.room.set()
         else:
             self.room.clear()
-        if self._done:
-            self.bell.set()
 
     def wake(self) -> None:
-        """There is a free slot, or something to settle."""
-        unwatched = self._slots.shared and not self._share.hungry and not self.room.is_set()
+        """There is a free slot, or a turn is back."""
+        slots, share = self._slots, self._share
+        unwatched = slots.shared and not share.hungry and not self.room.is_set()
         # Nobody listens while all slots are taken: what is known of the queue grows old.
         if unwatched and time.monotonic() - self._looked > STALE and not self.closing:
-            self._slots.feed(self._share, True)
-        self.bell.set()
+            slots.feed(share, True)
+        if self._done or self._prompted or (share.hungry and slots.free):
+            self.bell.set()
 
     def freed(self) -> None:
         """Slots that were reserved for a sweep are free again."""
@@ -212,10 +209,10 @@ class Lane:
             if isinstance(settlement, Complete) and len(settlement.record.result) > HEAVY:
                 self._heavy = True
             self._done.append((holding, settlement))
-        if not self._flying or len(self._done) >= self._fill:  # else the turn that is under way wakes the next
+        if not self._slots.busy or len(self._done) >= self._fill:  # else a turn that is under way wakes the next
             self.bell.set()
-        if self.on_free is not None:
-            self.on_free()
+            if self.on_free is not None:
+                self.on_free()
 
     def release_unstarted(self, holding: Holding) -> None:
         """Give back a job that was waiting for a slot."""

@@ -52,6 +52,7 @@ class Slots:
         "_shares",
         "capacity",
         "concurrency",
+        "flying",
         "listening",
         "reserved",
         "running",
@@ -66,6 +67,7 @@ class Slots:
         self.running = 0
         self.waiting = 0  # received, not started
         self.reserved = 0  # asked for, no reply yet
+        self.flying = 0  # turns under way, of all lanes
         self.listening = 0  # listeners that block: each may bring a job
         self.suspects = 0  # held here, or asked for
         self._shares = {queue: Share(queue, weight) for queue, weight in weights.items()}
@@ -83,6 +85,11 @@ class Slots:
         """
         kept = 0 if self.shared else self.listening
         return max(0, self.capacity - self.running - self.waiting - self.reserved - kept)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn that is not full should wait: many lanes with a few jobs each would cost a turn a job."""
+        return self.flying > int(self.shared)
 
     @property
     def idle(self) -> bool:
