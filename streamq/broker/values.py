@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from streamq.core.job import Delivery, Progress, Record
 
 Standing = Literal["new", "duplicate", "mismatch"]
 Where = Literal["stream", "running", "due", "retry", "parked", "gone"]
 
 
-@dataclass(slots=True)
-class NewJob:
+class NewJob(Struct, gc=False):
     """One job to add. `due` is epoch ms (0: at once), `delay` ms from now by the server's clock."""
 
     job_id: str
@@ -26,8 +27,7 @@ class NewJob:
     retry_failed: bool = False
 
 
-@dataclass(slots=True)
-class Placed:
+class Placed(Struct, gc=False):
     """What became of one job to add; of a duplicate or mismatch, `job_id` is the original's."""
 
     job_id: str

@@ -75,6 +75,7 @@ class Crew:
         app, name, broker = orders.app, orders.name, orders.app.broker
         queues = list(orders.weights)
         self._app = app
+        self._waking = False
         self.slots = Slots(orders.concurrency, orders.prefetch, orders.weights)
         self.runner = Runner(app, self.slots, name, state)
         talkative = frozenset(task.name for task in app.tasks.values() if task.options.log_args)
@@ -117,6 +118,12 @@ class Crew:
             self.heartbeat.wake()
 
     def _wake_lanes(self) -> None:
+        if not self._waking:  # once a pass of the loop, however many jobs end in it
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._waking = False
         # First the one whose last turn is longest ago: only two small turns are under way at once, and none may starve.
         for lane in sorted(self.lanes.values(), key=lambda lane: lane.left):
             lane.wake()
