@@ -81,8 +81,8 @@ GROUPS = (
     ),
     Group(
         "Latency under load",
-        "Jobs arrive at a steady rate, a share of what the same contender drains end to end; start minus the time at which the "
-        "job was to be sent, so that no wait is left out.",
+        "Jobs arrive at a steady rate, a share of what the same contender drains end to end; start minus the time at "
+        "which the job was to be sent, so that no wait is left out.",
         TAIL,
         {"load_50": "Latency at half of its own rate", "load_80": "Latency at 80 % of its own rate"},
         ranges,
