@@ -47,7 +47,7 @@ class Contender:
                 if isinstance(target, ast.Name) and target.id in _NAMES:
                     found[target.id.lower()] = ast.literal_eval(node.value)
         try:
-            return cls(name, **found)  # type: ignore[arg-type]
+            return cls(name, **found)  # type: ignore[arg-type]  # literals of another module: as its contract says
         except TypeError as error:
             raise Failure(f"benchmarks/contenders/{path.name} lacks a name of the contract: {error}") from None
 

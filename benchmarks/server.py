@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -31,17 +31,31 @@ def server_version() -> str:
     return f"{Path(_binary()).name} {found[1] if found else said.strip()}"
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Server:
     """A running server, asked over one connection."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], cores: frozenset[int]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str],
+        cores: frozenset[int] = frozenset(),
+        *,
+        name: str = "server",
+        port: int = 0,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.port = port or _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
-        command = [_binary(), *options, "--loglevel", "warning"]
-        self.process = Process("server", command, folder=folder, env=env, cores=cores)
+        usual = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
+        command = [_binary(), *usual, "--loglevel", "warning", *options]
+        self.process = Process(name, command, folder=folder, env=env, cores=cores)
         self._client = redis.Redis(port=self.port)
         self._asked = 0
 

@@ -22,12 +22,11 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from benchmarks import marks
 from benchmarks.processes import Failure, Process, end_all
-from benchmarks.server import Server, _binary
+from benchmarks.server import Server
 from benchmarks.stage import Figures, Stage
 from streamq.broker.keys import Keys, queues
 from streamq.core.options import DEFAULT_QUEUE
@@ -80,16 +79,12 @@ class Master(Server):
     """A server that is to be one shard."""
 
     def __init__(self, folder: Path, env: Mapping[str, str], number: int) -> None:
-        self.port, self.bus = _free_ports()
-        self.url = f"redis://{HOST}:{self.port}/0"
-        options = {
-            "bind": HOST, "port": self.port, "cluster-enabled": "yes", "cluster-port": self.bus, "save": "",
-            "appendonly": "no", "dir": folder, "cluster-config-file": f"nodes-{number}.conf", "loglevel": "warning",
-        }  # fmt: skip
-        command = [_binary(), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-        self.process = Process(f"master-{number}", command, folder=folder, env=env)
-        self._client = redis.Redis(port=self.port)
-        self._asked = 0
+        port, self.bus = _free_ports()
+        options = [
+            "--bind", HOST, "--cluster-enabled", "yes", "--cluster-port", str(self.bus),
+            "--cluster-config-file", f"nodes-{number}.conf",
+        ]  # fmt: skip
+        super().__init__(folder, env, name=f"master-{number}", port=port, options=options)
 
     def ask(self, *words: str | int) -> Any:
         """Send one command."""

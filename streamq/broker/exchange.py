@@ -22,7 +22,7 @@ class Exchange(asyncio.Protocol):
     """The bytes of one connection. Commands are pipelined: the next is sent before the last was answered.
 
     redis-py makes the connection (address, TLS, password, database); then its streams are left out. They cost
-    25 microseconds of 34 a command, and let only one be under way.
+    5 microseconds of CPU of 45 a command, and let only one be under way.
     """
 
     def __init__(self, wire: AbstractConnection) -> None:
@@ -62,9 +62,10 @@ class Exchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand out what is complete."""
         reader, waiting = self._reader, self._open
+        reply: Any
         try:
             reader.feed(data)
-            while (reply := cast("Reply | refused.RedisError", reader.gets())) is not _NOT_YET:
+            while (reply := reader.gets()) is not _NOT_YET:
                 answer = waiting.popleft()
                 if answer.done():
                     continue

@@ -35,9 +35,13 @@ class Keys:
         self.worker_info = prefix + "workers:info"  # hash: consumer -> what it says of itself
         self.bell = prefix + "bell"  # channel: wake-ups for workers
 
-    def ring(self, client: str, flight: int = 0) -> str:
-        """The newest requests of one producer, or of one flight of a worker, and their answers; 10 minutes."""
-        return f"{self.prefix}ring:{client}/{flight}" if flight else f"{self.prefix}ring:{client}"
+    def ring(self, client: str, place: int = 0) -> str:
+        """Requests that were carried out, with their answers; 10 minutes.
+
+        A `place` is one flight of a worker, or one of a producer's places for plain jobs; 0 is the worker's first
+        flight, or all other requests of the producer.
+        """
+        return f"{self.prefix}ring:{client}/{place}" if place else f"{self.prefix}ring:{client}"
 
     def stream(self, priority: int) -> str:
         """The stream of one priority."""

@@ -144,7 +144,7 @@ class Line:
             return self._exchange
 
     # One timer watches many calls: it is armed again when it goes off, not at each call. asyncio.timeout() or
-    # the timeouts of redis-py would add 10 to 25 microseconds to a call of 10.
+    # the timeouts of redis-py would add 10 to 25 microseconds to a call of 40.
 
     def _watch(self, answer: Answer, timeout: float) -> None:
         loop = asyncio.get_running_loop()

@@ -115,10 +115,7 @@ class Lane:
         self._settled(load, turn)
         self.receive(turn.deliveries, sent)
         self._review()
-        if self.on_free is None:
-            self.wake()
-        else:
-            self.on_free()  # others found every slot reserved, or too many turns under way; this lane comes last
+        self.freed()  # others found every slot reserved, or too many turns under way
 
     def _review(self) -> None:
         # Still hungry: the next turn looks. Else the listener may wait for the next job.
@@ -138,9 +135,10 @@ class Lane:
             self.bell.set()
 
     def freed(self) -> None:
-        """Slots that were reserved for a sweep are free again."""
-        self.wake()
-        if self.on_free is not None:
+        """A turn or a sweep is back: slots that were reserved are free again, for any lane."""
+        if self.on_free is None:
+            self.wake()
+        else:
             self.on_free()
 
     def prompt(self) -> None:
