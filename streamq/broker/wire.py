@@ -120,7 +120,7 @@ class _Plain(msgspec.Struct, array_like=True):
 def encode_job(job: JobBody) -> bytes:
     """The body of a stream entry. Of a plain call it ends with `enqueued_at`: six bytes less in Redis."""
     later = job.retries or job.failures or job.started_at or job.parked_at
-    if not later and job.kwargs == NO_KWARGS and job.options == NO_OPTIONS:
+    if not later and job.kwargs is NO_KWARGS and job.options is NO_OPTIONS:
         return _encoder.encode(_Plain(job.version, job.task, job.args, job.enqueued_at))
     return _encoder.encode(job)
 

@@ -94,7 +94,8 @@ class Dispatch:
             async with aclosing(_chunks(signatures, chunk)) as chunks:
                 async for calls in chunks:
                     # The next chunk is read and encoded while this one is under way.
-                    built = [self.build(call, self._link) for call in calls]
+                    now = _now(broker)
+                    built = [self._build(call, now) for call in calls]
                     if flight is not None:
                         jobs += await flight
                     flight = asyncio.create_task(self._fly(broker, calls, built))
@@ -112,25 +113,25 @@ class Dispatch:
         groups: dict[tuple[str, str | None], list[int]] = {}
         for index, (call, (queue, _)) in enumerate(zip(calls, built, strict=True)):
             groups.setdefault((queue, call.options.durability), []).append(index)
-        jobs: dict[int, Job[Any]] = {}
+        answers: dict[int, Placed] = {}
         for (queue, durability), members in groups.items():
             batch = [built[index][1] for index in members]
-            answers = await broker.add(queue, batch, durability=durability)
-            for index, placed, job in zip(members, answers, batch, strict=True):
-                jobs[index] = self._placed(calls[index], queue, placed, job)
-        return [jobs[index] for index in range(len(calls))]
+            answers.update(zip(members, await broker.add(queue, batch, durability=durability), strict=True))
+        return [
+            self._placed(call, queue, answers[index], job)
+            for index, (call, (queue, job)) in enumerate(zip(calls, built, strict=True))
+        ]
 
     def build(self, call: Call, link: Link) -> tuple[str, NewJob]:
         """Queue and job that a call becomes."""
+        return self._build(call, _now(link.broker))
+
+    def _build(self, call: Call, now: int) -> tuple[str, NewJob]:
         task = self._tasks.get(call.task)
         queue, priority = self.route(call.task, call)
         parameters = task.signature if task is not None else _unknown(call.task)
         options = task.options if task is not None else _UNKNOWN_TASK
-        broker = link.broker
-        now = broker.now()  # only the testing clock says anything
-        job = build_job(
-            call, options, parameters, self._options, priority, now if isinstance(now, int) else broker.clock.now_ms()
-        )
+        job = build_job(call, options, parameters, self._options, priority, now)
         if len(job.body) > WARN_PAYLOAD and call.task not in self._warned:
             self._warned.add(call.task)
             logger.warning(
@@ -173,6 +174,11 @@ class Dispatch:
             return Job(self._link, placed.job_id, queue, call.task, deduplicated=duplicate)
         decode = task.signature.result
         return Job(self._link, placed.job_id, queue, call.task, decode=decode, deduplicated=duplicate)
+
+
+def _now(broker: Broker) -> int:
+    now = broker.now()  # only the testing clock says anything
+    return now if isinstance(now, int) else broker.clock.now_ms()
 
 
 async def _chunks(
