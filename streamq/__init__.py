@@ -13,7 +13,9 @@ import typing
 from importlib import import_module as _import_module
 
 if typing.TYPE_CHECKING:
+    from streamq.broker.history import Transition, TransitionKind
     from streamq.broker.inspector import QueueInfo, WorkerInfo
+    from streamq.broker.values import Pause
     from streamq.client.app import Application
     from streamq.client.call import Call, CallSettings
     from streamq.client.context import Context, current, current_job_id
@@ -21,12 +23,16 @@ if typing.TYPE_CHECKING:
     from streamq.client.depends import Depends
     from streamq.client.handle import Job
     from streamq.client.hooks import Event, Middleware
-    from streamq.client.info import Cancellation, JobInfo
+    from streamq.client.info import Cancellation, JobInfo, Restart
     from streamq.client.partial import Signature
     from streamq.client.queue import Queue
     from streamq.client.router import Router, shared_task
+    from streamq.client.schedules import Occurrence, ScheduleInfo, Schedules
     from streamq.client.settings import AppSettings, TaskSettings
+    from streamq.client.standing import Explanation
+    from streamq.client.story import Step
     from streamq.client.task import Task
+    from streamq.client.timeline import Timeline
     from streamq.client.waiting import as_completed, gather
     from streamq.core.cron import Cron, Every, crontab
     from streamq.core.job import DeadLetter, Progress, State
@@ -34,6 +40,7 @@ if typing.TYPE_CHECKING:
     from streamq.errors import (
         BrokerError,
         BrokerUnavailable,
+        ChildCrashed,
         ConfigurationError,
         EnqueueError,
         IdempotencyMismatch,
@@ -62,7 +69,9 @@ __version__ = "0.1.0"
 
 # Imported at first use: all of it takes 200 ms, and `streamq --help` needs none.
 _HOMES = {
+    "streamq.broker.history": "Transition TransitionKind",
     "streamq.broker.inspector": "QueueInfo WorkerInfo",
+    "streamq.broker.values": "Pause",
     "streamq.client.app": "Application",
     "streamq.client.call": "Call CallSettings",
     "streamq.client.context": "Context current current_job_id",
@@ -70,18 +79,22 @@ _HOMES = {
     "streamq.client.depends": "Depends",
     "streamq.client.handle": "Job",
     "streamq.client.hooks": "Event Middleware",
-    "streamq.client.info": "Cancellation JobInfo",
+    "streamq.client.info": "Cancellation JobInfo Restart",
     "streamq.client.partial": "Signature",
     "streamq.client.queue": "Queue",
     "streamq.client.router": "Router shared_task",
+    "streamq.client.schedules": "Occurrence ScheduleInfo Schedules",
     "streamq.client.settings": "AppSettings TaskSettings",
+    "streamq.client.standing": "Explanation",
+    "streamq.client.story": "Step",
     "streamq.client.task": "Task",
+    "streamq.client.timeline": "Timeline",
     "streamq.client.waiting": "as_completed gather",
     "streamq.core.cron": "Cron Every crontab",
     "streamq.core.job": "DeadLetter Progress State",
     "streamq.core.outcome": "Reject Retry Snooze",
     "streamq.errors": (
-        "BrokerError BrokerUnavailable ConfigurationError EnqueueError IdempotencyMismatch "
+        "BrokerError BrokerUnavailable ChildCrashed ConfigurationError EnqueueError IdempotencyMismatch "
         "InvalidArguments InvalidResult JobCancelled JobError JobExpired JobFailed JobNotFound MaxRetriesExceeded "
         "NotDurable PayloadTooLarge QueueFull ResultExpired ResultTimeout SoftTimeLimitExceeded "
         "StreamQError TimeLimitExceeded UnknownTask UnsuitableServer"
@@ -98,6 +111,7 @@ __all__ = [
     "Call",
     "CallSettings",
     "Cancellation",
+    "ChildCrashed",
     "ConfigurationError",
     "Context",
     "Cron",
@@ -107,6 +121,7 @@ __all__ = [
     "EnqueueError",
     "Event",
     "Every",
+    "Explanation",
     "IdempotencyMismatch",
     "InvalidArguments",
     "InvalidResult",
@@ -120,25 +135,34 @@ __all__ = [
     "MaxRetriesExceeded",
     "Middleware",
     "NotDurable",
+    "Occurrence",
+    "Pause",
     "PayloadTooLarge",
     "Progress",
     "Queue",
     "QueueFull",
     "QueueInfo",
     "Reject",
+    "Restart",
     "ResultExpired",
     "ResultTimeout",
     "Retry",
     "Router",
+    "ScheduleInfo",
+    "Schedules",
     "Signature",
     "Snooze",
     "SoftTimeLimitExceeded",
     "State",
+    "Step",
     "StreamQ",
     "StreamQError",
     "Task",
     "TaskSettings",
     "TimeLimitExceeded",
+    "Timeline",
+    "Transition",
+    "TransitionKind",
     "UnknownTask",
     "UnsuitableServer",
     "WorkerInfo",

@@ -23,6 +23,7 @@
     │   ├── JobCancelled            its final state is CANCELLED; `.reason`
     │   └── JobExpired              its `expires` passed before it could start
     ├── InvalidResult               a task returned what cannot be serialised (TypeError)
+    ├── ChildCrashed                the child process of a task ended before the task did
     ├── SoftTimeLimitExceeded       raised inside a task at its soft limit
     └── TimeLimitExceeded           a task was cancelled at its hard limit (TimeoutError)
 
@@ -34,7 +35,17 @@ from __future__ import annotations
 
 
 class StreamQError(Exception):
-    """The root: `except StreamQError` catches all that streamq raises."""
+    """The root: `except StreamQError` catches all that streamq raises.
+
+    The message says all in one line. `what`, `where`, `cause` and `fix` are its parts, where they are known.
+    """
+
+    def __init__(self, message: str = "", *, what: str = "", where: str = "", cause: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.what = what
+        self.where = where
+        self.cause = cause
+        self.fix = fix
 
 
 class ConfigurationError(StreamQError, ValueError):
@@ -136,6 +147,10 @@ class JobExpired(JobError):
 
 class InvalidResult(StreamQError, TypeError):
     """A task returned a value that cannot be serialised. The job is a failure."""
+
+
+class ChildCrashed(StreamQError):
+    """The child process that ran the task ended first: a crash in C code, `os._exit`, or no memory left."""
 
 
 class SoftTimeLimitExceeded(StreamQError):

@@ -42,7 +42,7 @@ def nothing_shared() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     yield
     shared.tasks.clear()
-    shared.schedules.clear()
+    shared.timetable.clear()
     root.handlers[:] = [each for each in root.handlers if each in handlers or "pytest" in type(each).__module__]
     root.setLevel(level)
 

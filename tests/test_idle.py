@@ -53,3 +53,20 @@ async def test_an_idle_worker_hardly_speaks(private: str, lease: str, seconds: i
     assert 1 <= sent["xreadgroup"] <= seconds / 5 + 1
     assert sent["zrange"] <= seconds / 10 + 1
     assert sent.total() <= allowed, sent
+
+
+# A look every 5 s (2 commands); those of the promoter (2) and pings of the bell every 10 s; a sweep (3) and a beat (4).
+async def test_a_worker_of_a_paused_queue_hardly_speaks(private: str) -> None:
+    here: StreamQ[Any] = StreamQ(private, lease="30s")
+    with redis.Redis.from_url(private) as client:
+        async with here, here.worker() as worker:
+            await here.queue().pause()
+            while worker.crew is None or not worker.crew.lanes["default"].paused or worker.crew.slots.listening:
+                await asyncio.sleep(0.01)
+            before = await settled(client)
+            await asyncio.sleep(7)  # the time that is measured
+            sent = counted(client) - before
+    del sent["info"]
+    assert sent["xreadgroup"] == 0  # nobody blocks
+    assert 1 <= sent["exists"] <= 2  # but looks
+    assert sent.total() <= 12, sent

@@ -29,9 +29,11 @@ TOKEN = re.compile(
 )
 BOUND = re.compile(r"^local\s+(\w+(?:\s*,\s*\w+)*)\s*=\s*((?:[^\n]*,\s*\n)*[^\n]*)", re.MULTILINE)
 USE = re.compile(r"^-- @use (\S+)\s*$", re.MULTILINE)
-BANNED = {"FUNCTION", "FCALL", "KEYS", "FLUSHALL", "FLUSHDB", "XTRIM", "MAXLEN"}
+BANNED = {"FUNCTION", "FCALL", "KEYS", "FLUSHALL", "FLUSHDB", "XTRIM", "MAXLEN", "MINID"}
 # The stream of events is the one that may be capped: it holds news, never a job.
-CAPPED_EVENTS = re.compile(r"redis\.p?call\(\s*'(?:XADD|XTRIM)'\s*,\s*(?:ev|events)\s*,\s*'MAXLEN'", re.IGNORECASE)
+CAPPED_EVENTS = re.compile(
+    r"redis\.p?call\(\s*'(?:XADD|XTRIM)'\s*,\s*(?:ev|events)\s*,\s*'(?:MAXLEN|MINID)'", re.IGNORECASE
+)
 DECODES = re.compile(r"\b(?:cjson\.decode|cmsgpack\.unpack\w*)\s*\([^)]*?(?:bod(?:y|ies)|records?)\w*", re.IGNORECASE)
 
 
@@ -222,6 +224,7 @@ PLANTED = [
     ("FLUSHALL", "'ZREM', due", '"flushall", due', "calls FLUSHALL"),
     ("XTRIM", "'ZREM', due", "'XTRIM', due", "calls XTRIM"),
     ("MAXLEN", "KEYS[i], '*'", "KEYS[i], 'MAXLEN', '~', 9, '*'", "calls MAXLEN"),
+    ("MINID", "KEYS[i], '*'", "KEYS[i], 'MINID', '~', 9, '*'", "calls MINID"),
     ("cjson of a body", "cjson.decode(ids)", "cjson.decode(body)", "decodes a body"),
     ("cmsgpack of a record", "cjson.decode(ids)", "cmsgpack.unpack(old_record)", "decodes a body"),
 ]

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, cast
 
+from redis.exceptions import RedisError
+
 from streamq.broker import scripts
 from streamq.broker.archive import Kept, finished
-from streamq.broker.connect import Line, Reply
-from streamq.broker.producing import Producing
+from streamq.broker.connect import Line, Reply, is_full, is_transient
+from streamq.broker.governing import Governing
 from streamq.broker.renewer import Renewer
 from streamq.broker.settling import fingerprint, idempotency, pack
 from streamq.broker.values import Found, NewJob, Placed, Turn
@@ -28,7 +30,7 @@ _BLOCK_SLACK: Final = 5.0  # seconds a blocking read may be late before the conn
 _PROMOTE_LIMIT: Final = 500  # 100,000 at once would stop the server for 200 ms
 
 
-class Broker(Producing):
+class Broker(Governing):
     """Everything streamq asks of Redis."""
 
     def __init__(self, url: str, options: AppOptions) -> None:
@@ -38,10 +40,18 @@ class Broker(Producing):
     # ---- workers ----------------------------------------------------------------------------------------------
 
     async def prepare(self, queue: str) -> None:
-        """Make the streams and groups of a queue; it is harmless to do it again."""
+        """Make the streams and groups of a queue; it is harmless to do it again.
+
+        Raises `BrokerError` for what will not pass: this user may not do that.
+        """
         self._announced.discard(queue)  # after FLUSHALL it is no longer in the list
-        await self.announce(queue)
-        await self.script(scripts.prepare(streams=self.keys(queue).streams))
+        try:
+            await self.announce(queue)
+            await self.script(scripts.prepare(streams=self.keys(queue).streams))
+        except RedisError as error:
+            if is_transient(error) or is_full(error):
+                raise
+            raise self.translate(error) from error
 
     async def turn(
         self,
@@ -52,8 +62,9 @@ class Broker(Producing):
         *,
         request: int,
         flight: int = 0,
+        heard: Sequence[str] = (),
     ) -> Turn:
-        """Settle and fetch in one round trip, tried once.
+        """Settle and fetch in one round trip, tried once. `heard` are the ids of jobs that `block` brought since.
 
         When the connection fails, ask again with the same `request` and the same settlements: what was carried
         out is answered "dup". Turns that overlap need a `flight` each, 0 or 1, and count their requests apart.
@@ -62,9 +73,10 @@ class Broker(Producing):
         batch, blobs = pack(settlements)
         call = scripts.turn(
             streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, side=k.side, keys=k.keys,
-            dead=k.dead, dead_body=k.dead_body, ring=k.ring(consumer, flight), now=self.now(), bell=k.bell,
-            consumer=consumer, request=request, want=want, lease=round(self.options.lease * 1000),
-            idempotency_ttl=IDEMPOTENCY_TTL_MS, ring_ttl=RING_TTL_MS, batch=batch, blobs=blobs,
+            dead=k.dead, dead_body=k.dead_body, ring=k.ring(consumer, flight), paused=k.paused, ev=k.ev,
+            now=self.now(), bell=k.bell, consumer=consumer, request=request, want=want,
+            lease=round(self.options.lease * 1000), idempotency_ttl=IDEMPOTENCY_TTL_MS, ring_ttl=RING_TTL_MS,
+            events=self.options.events, heard=" ".join(heard), batch=batch, blobs=blobs,
         )  # fmt: skip
         sent = time.monotonic()
         reply = cast("list[Reply]", await self.script(call, self.line(f"turn {queue}")))
@@ -77,7 +89,7 @@ class Broker(Producing):
         replies = [_SETTLED[letter] for letter in cast(bytes, reply[1]).decode()]
         if self.archive is not None:
             await self.move(queue, finished(settlements, replies))
-        return Turn(now, replies, deliveries)
+        return Turn(now, replies, deliveries, reply[3] == 1)
 
     async def block(self, line: Line, queue: str, consumer: str, block_ms: int) -> list[Delivery]:
         """Wait on every priority of a queue for a job; at most one from each.
@@ -118,8 +130,9 @@ class Broker(Producing):
         """
         k = self.keys(queue)
         call = scripts.reclaim(
-            streams=k.streams, side=k.side, consumer=consumer, lease=lease_ms, want=want, suspects=suspects,
-            quiet=int(quiet), everywhere=int(everywhere), cursors=self._cursors.get((queue, consumer), _NOTHING),
+            streams=k.streams, side=k.side, paused=k.paused, ev=k.ev, now=self.now(), consumer=consumer, lease=lease_ms,
+            want=want, suspects=suspects, quiet=int(quiet), everywhere=int(everywhere), events=self.options.events,
+            cursors=self._cursors.get((queue, consumer), _NOTHING),
         )  # fmt: skip
         taken, following = cast("tuple[list[Reply], list[bytes]]", await self.script(call))
         self._cursors[queue, consumer] = list(following)
@@ -133,25 +146,27 @@ class Broker(Producing):
         """Move at most 500 jobs whose time has come; how many, and ms until the next (None: nothing waits)."""
         k = self.keys(queue)
         call = scripts.promote(
-            streams=k.streams, jobs=k.jobs, due=k.due, body=k.body, now=self.now(), limit=_PROMOTE_LIMIT
-        )
+            streams=k.streams, jobs=k.jobs, due=k.due, body=k.body, ev=k.ev, now=self.now(), limit=_PROMOTE_LIMIT,
+            events=self.options.events,
+        )  # fmt: skip
         moved, wait = cast("tuple[int, int]", await self.script(call))
         return moved, None if wait < 0 else wait
 
     async def fire(self, queue: str, name: str, occurrence: int, job: NewJob | None) -> bool:
-        """Enqueue one occurrence (epoch ms) of a schedule if nobody did; None skips it."""
+        """Enqueue one occurrence (epoch ms) of a schedule if nobody did and it is not paused; None skips it."""
         k = self.keys(queue)
         call = scripts.fire(
-            streams=k.streams, jobs=k.jobs, due=k.due, body=k.body, cron=k.cron, now=self.now(), bell=k.bell,
-            name=name, occurrence=occurrence, id=job.job_id if job else "", priority=job.priority if job else 0,
-            job=job.body if job else b"",
+            streams=k.streams, jobs=k.jobs, due=k.due, body=k.body, cron=k.cron, cron_paused=k.cron_paused,
+            now=self.now(), bell=k.bell, name=name, occurrence=occurrence, id=job.job_id if job else "",
+            priority=job.priority if job else 0, job=job.body if job else b"",
         )  # fmt: skip
         await self.announce(queue)
         return bool(await self.script(call))
 
     async def last_fired(self, queue: str, names: Sequence[str]) -> dict[str, int]:
-        """The last occurrence of each schedule in epoch ms; one that is new begins now."""
-        call = scripts.baseline(cron=self.keys(queue).cron, now=self.now(), names=names)
+        """After which epoch ms each schedule goes on: its last occurrence, the end of its pause; now if it is new."""
+        k = self.keys(queue)
+        call = scripts.baseline(cron=k.cron, cron_paused=k.cron_paused, now=self.now(), names=names)
         return dict(zip(names, cast("list[int]", await self.script(call)), strict=True)) if names else {}
 
     async def store(self, queue: str, job_id: str, record: bytes, ttl: int) -> None:
@@ -170,8 +185,8 @@ class Broker(Producing):
         k = self.keys(queue)
         call = scripts.leave(
             streams=k.streams, side=k.side, workers=k.workers, worker_info=k.worker_info,
-            ring=k.ring(consumer), ring2=k.ring(consumer, 1), consumer=consumer,
-            lease=round(self.options.lease * 1000), bell=k.bell, hand_back=int(hand_back),
+            ring=k.ring(consumer), ring2=k.ring(consumer, 1), ev=k.ev, now=self.now(), consumer=consumer,
+            lease=round(self.options.lease * 1000), bell=k.bell, hand_back=int(hand_back), events=self.options.events,
         )  # fmt: skip
         return cast(int, await self.script(call))
 

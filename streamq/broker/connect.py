@@ -20,9 +20,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 from redis.retry import Retry
 
 from streamq.broker.address import Address, redact
+from streamq.broker.diagnosis import TRANSIENT, describe, diagnose, is_full, is_transient
 from streamq.broker.embedded import EmbeddedServer, shared
 from streamq.broker.exchange import Reply
-from streamq.broker.line import CONNECT_TIMEOUT, TRANSIENT, Line, describe, is_full, is_transient
+from streamq.broker.line import CONNECT_TIMEOUT, Line
 from streamq.errors import BrokerError, UnsuitableServer
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Reply",
     "ServerFacts",
     "describe",
+    "diagnose",
+    "info_section",
     "is_full",
     "is_transient",
     "redact",
@@ -256,19 +259,27 @@ async def suitable(line: Line) -> ServerFacts:
     is not held against it.
     """
     commands = await _commands(line)
-    facts = await _info(line, "server")
+    facts = await info_section(line, "server")
     version = facts.get("valkey_version") or facts.get("redis_version", "")
     if commands is not None and (missing := [name.upper() for name in NEEDED if name not in commands]):
         raise UnsuitableServer(
             f"the server at {line.where} (version {version or 'unknown'}) lacks {', '.join(missing)}. "
-            "streamq needs Redis 7.0 or newer, or Valkey 7.2 or newer: upgrade it, or use embedded://"
+            "streamq needs Redis 7.0 or newer, or Valkey 7.2 or newer: upgrade it, or use embedded://",
+            what=f"the server lacks {', '.join(missing)}",
+            where=f"{line.where}, version {version or 'unknown'}",
+            cause="streamq needs Redis 7.0 or newer, or Valkey 7.2 or newer",
+            fix="redis-server --version    and upgrade it; streamq demo brings its own server",
         )
-    memory = await _info(line, "memory")
+    memory = await info_section(line, "memory")
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and memory.get("maxmemory", "0") != "0":
         raise UnsuitableServer(
             f"the server at {line.where} has maxmemory-policy {policy}: it would drop jobs when "
-            "its memory is full. Type: redis-cli CONFIG SET maxmemory-policy noeviction"
+            "its memory is full. Type: redis-cli CONFIG SET maxmemory-policy noeviction",
+            what=f"the server would drop jobs when its memory is full: maxmemory-policy is {policy}",
+            where=line.where,
+            cause="it is set up as a cache",
+            fix="redis-cli CONFIG SET maxmemory-policy noeviction    and the same in its configuration file",
         )
     up = float(facts.get("uptime_in_seconds", "inf"))  # not told: believe that it was up
     sent = time.monotonic()
@@ -288,7 +299,8 @@ async def _commands(line: Line) -> set[str] | None:
     return {name.decode().lower() if isinstance(name, bytes) else str(name) for name in names}
 
 
-async def _info(line: Line, section: str) -> dict[str, str]:
+async def info_section(line: Line, section: str) -> dict[str, str]:
+    """One section of INFO; empty if this user may not ask."""
     try:
         reply = await line.call("INFO", section)
     except ResponseError:  # forbidden, or renamed away

@@ -10,7 +10,9 @@ import msgspec
 from streamq.broker import scripts
 from streamq.broker.broker import Broker
 from streamq.broker.connect import Reply
+from streamq.broker.values import Pause
 from streamq.core.options import PRIORITIES
+from streamq.errors import BrokerError, BrokerUnavailable
 
 
 class WorkerInfo(msgspec.Struct, omit_defaults=True):
@@ -25,11 +27,15 @@ class WorkerInfo(msgspec.Struct, omit_defaults=True):
     tasks: list[str]
     started_at: int
     running: list[tuple[str, str, int]] = []  # job id, task, since when
+    libraries: str = ""  # streamq, redis-py, hiredis, msgspec and Python, with their versions
 
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """How much is where. `oldest` is the age in seconds of the oldest unfinished runnable job."""
+    """How much is where. `oldest` is the age in seconds of the oldest unfinished runnable job.
+
+    `scheduled` are those that wait for a time, retries too. `paused` says since when nobody may take jobs, and why.
+    """
 
     name: str
     queued: int
@@ -39,6 +45,22 @@ class QueueInfo:
     oldest: float
     workers: int
     by_priority: dict[int, int]
+    paused: Pause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """Which server it is, and its memory in bytes; `limit` 0: no maxmemory, or this user may not ask."""
+
+    name: str
+    version: str
+    used: int
+    limit: int
+
+    @property
+    def full(self) -> bool:
+        """Whether it refuses whatever needs memory: every new job."""
+        return 0 < self.limit <= self.used
 
 
 class Inspector:
@@ -50,12 +72,13 @@ class Inspector:
     async def queue(self, name: str) -> QueueInfo:
         """Sizes, age and number of workers of one queue."""
         k = self._broker.keys(name)
-        call = scripts.sizes(streams=k.streams, due=k.due, dead=k.dead, now=self._broker.now())
+        call = scripts.sizes(streams=k.streams, due=k.due, dead=k.dead, paused=k.paused, now=self._broker.now())
         reply = cast("list[Reply]", await self._broker.ask(call))
         now, scheduled, dead = cast("tuple[int, int, int]", tuple(reply[:3]))
-        lengths = cast("list[int]", reply[3::3])
-        held = cast("list[int]", reply[4::3])
-        firsts = [int(first.split(b"-")[0]) for first in cast("list[bytes]", reply[5::3]) if first]
+        since, reason = cast("tuple[int, bytes]", tuple(reply[3:5]))
+        lengths = cast("list[int]", reply[5::3])
+        held = cast("list[int]", reply[6::3])
+        firsts = [int(first.split(b"-")[0]) for first in cast("list[bytes]", reply[7::3]) if first]
         waiting = {p: lengths[p] - held[p] for p in reversed(PRIORITIES) if lengths[p] - held[p]}
         return QueueInfo(
             name,
@@ -66,6 +89,7 @@ class Inspector:
             max(0.0, (now - min(firsts)) / 1000) if firsts else 0.0,
             len(await self.workers(name)),
             waiting,
+            Pause(since, reason.decode()) if since else None,
         )
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
@@ -77,3 +101,20 @@ class Inspector:
             return []
         infos = cast("list[bytes | None]", await self._broker.command("HMGET", k.worker_info, *alive))
         return [msgspec.msgpack.decode(info, type=WorkerInfo) for info in infos if info]
+
+    async def server(self) -> ServerInfo:
+        """Name, version and memory of the server."""
+        facts = await self._section("server") | await self._section("memory")
+        name = "Valkey" if "valkey_version" in facts else "Redis"
+        version = facts.get("valkey_version") or facts.get("redis_version", "")
+        return ServerInfo(name, version, int(facts.get("used_memory", "0")), int(facts.get("maxmemory", "0")))
+
+    async def _section(self, name: str) -> dict[str, str]:
+        try:
+            reply = await self._broker.command("INFO", name)
+        except BrokerUnavailable:
+            raise
+        except BrokerError:  # forbidden, or renamed away
+            return {}
+        rows = cast(bytes, reply).decode(errors="replace").splitlines()
+        return {key: value.strip() for key, colon, value in (row.partition(":") for row in rows) if colon}

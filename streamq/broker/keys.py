@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-PERMANENT: Final = ("s:", "dead", "dead:body", "cron", "workers", "workers:info", "queues")
+PERMANENT: Final = (
+    "s:",
+    "dead",
+    "dead:body",
+    "cron",
+    "cron:paused",
+    "ev",
+    "paused",
+    "workers",
+    "workers:info",
+    "queues",
+)
 
 
 class Keys:
@@ -15,8 +26,8 @@ class Keys:
     """
 
     __slots__ = (
-        "bell", "body", "cron", "dead", "dead_body", "due", "jobs", "keys", "prefix", "records", "side", "streams",
-        "worker_info", "workers",
+        "bell", "body", "cron", "cron_paused", "dead", "dead_body", "due", "ev", "jobs", "keys", "paused", "prefix",
+        "records", "side", "streams", "worker_info", "workers",
     )  # fmt: skip
 
     def __init__(self, namespace: str, queue: str) -> None:
@@ -31,6 +42,9 @@ class Keys:
         self.dead = prefix + "dead"  # zset: id by ms: dead letters, kept until retried or discarded
         self.dead_body = prefix + "dead:body"  # hash: id -> the dead letter
         self.cron = prefix + "cron"  # hash: schedule -> last occurrence fired; permanent
+        self.cron_paused = prefix + "cron:paused"  # hash: p:<schedule> -> ms since when, r:<schedule> -> ms resumed at
+        self.ev = prefix + "ev"  # stream: what happened to whom, see `history`; trimmed to `events` transitions
+        self.paused = prefix + "paused"  # hash: there while nobody may take jobs: since when, why; until resumed
         self.workers = prefix + "workers"  # zset: consumer by the ms it is believed alive until
         self.worker_info = prefix + "workers:info"  # hash: consumer -> what it says of itself
         self.bell = prefix + "bell"  # channel: wake-ups for workers

@@ -1,33 +1,20 @@
-"""One connection, its deadlines, and what its failures mean."""
+"""One connection and its deadlines."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import os
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 from redis import exceptions as refused
 from redis.asyncio.connection import AbstractConnection
 
-from streamq.broker.address import Address
 from streamq.broker.exchange import Answer, Exchange, Reply
 from streamq.errors import BrokerError
 
 CONNECT_TIMEOUT = 5.0  # seconds
-TRANSIENT: tuple[type[BaseException], ...] = (
-    refused.ConnectionError,  # BusyLoadingError is one
-    refused.TimeoutError,
-    refused.ReadOnlyError,
-    refused.MasterDownError,
-    refused.TryAgainError,
-    refused.ClusterDownError,
-    OSError,  # TimeoutError of asyncio is one
-)
-_TRANSIENT_CODES = {"LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED", "BUSY"}
-_PERMANENT = (refused.AuthenticationError, refused.AuthorizationError)
 
 
 class Line:
@@ -172,82 +159,3 @@ def _forget(wire: AbstractConnection) -> None:
     if writer is not None:
         writer.transport.abort()
     wire._close()  # type: ignore[no-untyped-call]  # pyright: ignore[reportPrivateUsage]
-
-
-def is_transient(exc: BaseException) -> bool:
-    """Whether the same command may succeed a little later. A wrong password or certificate will not."""
-    if isinstance(exc, _PERMANENT) or _certificate(exc):
-        return False
-    if isinstance(exc, refused.ResponseError) and str(exc).split(" ", 1)[0] in _TRANSIENT_CODES:
-        return True
-    return isinstance(exc, TRANSIENT)
-
-
-def is_full(exc: BaseException) -> bool:
-    """Whether the server refused because its memory is full: nothing was written, workers will make room."""
-    return isinstance(exc, refused.ResponseError) and (
-        isinstance(exc, refused.OutOfMemoryError) or "OOM" in str(exc)[:60]
-    )
-
-
-def _certificate(exc: BaseException) -> bool:
-    causes = (exc, exc.__cause__, exc.__context__)
-    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
-
-
-def describe(exc: BaseException, address: Address | str) -> str:
-    """One line for a human: what happened, where, the likely cause, what to do.
-
-    >>> describe(ConnectionRefusedError(), "redis://:secret@localhost")
-    'cannot reach redis://:***@localhost: the connection was refused. Is Redis running there? ...'
-    """
-    address = Address.parse(address) if isinstance(address, str) else address
-    text = " ".join(str(exc).split()) or type(exc).__name__
-    if address.password:
-        text = text.replace(address.password, "***")
-    what, cause = _diagnosis(exc, text.lower(), address)
-    return f"cannot {what} {address}: {cause} [{text}]"
-
-
-def _diagnosis(exc: BaseException, text: str, address: Address) -> tuple[str, str]:
-    if isinstance(exc, _PERMANENT) or "noauth" in text:
-        return (
-            "log in to",
-            "user name or password is missing or wrong. Give them as scheme://user:password@host",
-        )
-    if isinstance(exc, refused.NoPermissionError):
-        return "use", "the user lacks a permission. Check the user's ACL (ACL GETUSER)"
-    if _certificate(exc) or "certificate verify failed" in text:
-        return "trust", "its TLS certificate does not verify. Add ?ssl_ca_certs=FILE or correct the host name"
-    if isinstance(exc, ssl.SSLError) or "ssl" in text or (address.scheme == "rediss" and "closed" in text):
-        return (
-            "reach",
-            "the TLS handshake failed. Does the server speak TLS on this port? If not, write redis://",
-        )
-    if isinstance(exc, ConnectionRefusedError) or "refused" in text or "error 111" in text:
-        return (
-            "reach",
-            "the connection was refused. Is Redis running there? Start it (redis-server), or use embedded://",
-        )
-    if isinstance(exc, FileNotFoundError) or "no such file" in text:
-        return "reach", "there is no such socket. Is Redis running, and is unixsocket set to this path?"
-    if isinstance(exc, PermissionError) or "permission denied" in text:
-        return "reach", "no permission. Check the owner and mode of the socket (unixsocketperm)"
-    if "name or service" in text or "nodename" in text or "resolution" in text:
-        return "find", "the host name does not resolve. Is it spelt right?"
-    if isinstance(exc, refused.TimeoutError | TimeoutError) or "timeout" in text:
-        tls = " Does it speak TLS on this port?" if address.scheme == "rediss" else ""
-        return (
-            "reach",
-            f"it did not answer in time.{tls} Is it stopped or overloaded, or a firewall in between?",
-        )
-    if isinstance(exc, refused.BusyLoadingError):
-        return "use", "it is still loading its data. Try again in a moment"
-    if "max number of clients" in text:
-        return "use", "it has no free connection left. Raise maxclients or run fewer processes"
-    if isinstance(exc, refused.ConnectionError | OSError):
-        return (
-            "reach",
-            "the connection broke. Is Redis running there? It may have been restarted; does it speak TLS?",
-        )
-    return "use", "the server refused"

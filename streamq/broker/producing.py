@@ -14,6 +14,7 @@ from streamq.broker import scripts, wire
 from streamq.broker.archive import Archive, Kept
 from streamq.broker.connect import Line, Reply
 from streamq.broker.keys import queues
+from streamq.broker.letters import record_of
 from streamq.broker.retrying import persist
 from streamq.broker.session import OPEN_TIMEOUT, Session
 from streamq.broker.values import Found, NewJob, Placed, Standing, Where
@@ -146,12 +147,15 @@ class Producing(Session):
         running = consumer not in (b"", b"nobody")
         if record is None and not where:
             (record,) = await self.archived(queue, [job_id])
+        ended = wire.decode_record(record) if record else None
+        if ended is None and not where and (letter := await self.dead_one(queue, job_id)):
+            ended = record_of(letter, self.options.max_payload)  # it outlives the record
         known = _PLACES.get(where[:1]) or (("running" if running else "stream") if where else "gone")
         return Found(
             queue,
             job_id,
             known,
-            wire.decode_record(record) if record else None,
+            ended,
             body,
             int(where[1:2] if known in _PLACES.values() else where[:1] or 0),
             cast(int, due),
@@ -189,17 +193,48 @@ class Producing(Session):
         k = self.keys(queue)
         call = scripts.cancel(
             streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, side=k.side, keys=k.keys,
-            bell=k.bell, id=job_id, reason=reason, record=record, ttl=ttl, idempotency_ttl=IDEMPOTENCY_TTL_MS,
+            ev=k.ev, now=self.now(), bell=k.bell, id=job_id, reason=reason, record=record, ttl=ttl,
+            idempotency_ttl=IDEMPOTENCY_TTL_MS, events=self.options.events,
         )  # fmt: skip
         answer = cast(bytes, await self.ask(call)).decode()
         if answer == "cancelled" and ttl > 0:
             await self.move(queue, [Kept(job_id, ttl, record)])
         return cast('Literal["cancelled", "cancelling", "finished", "missing"]', answer)
 
+    async def hasten(self, queue: str, job_id: str) -> bool:
+        """Make a job that waits for its time due now; False if it does not wait for that."""
+        k = self.keys(queue)
+        call = scripts.hasten(due=k.due, ev=k.ev, now=self.now(), bell=k.bell, id=job_id, events=self.options.events)
+        return bool(await self.ask(call))
+
     async def set_progress(self, queue: str, job_id: str, progress: bytes) -> None:
         """Note how far a running job is."""
         k = self.keys(queue)
         await self.ask(scripts.progress(jobs=k.jobs, side=k.side, id=job_id, progress=progress))
+
+    # ---- schedules ------------------------------------------------------------------------------------------
+
+    async def pause_schedule(self, queue: str, name: str) -> int:
+        """Fire no occurrence of a schedule until it is resumed; since when that holds, epoch ms."""
+        call = scripts.pause_schedule(cron_paused=self.keys(queue).cron_paused, now=self.now(), name=name)
+        await self.announce(queue)
+        return cast(int, await self.ask(call))
+
+    async def resume_schedule(self, queue: str, name: str) -> bool:
+        """Fire its occurrences from now on; False if it was not paused. What fell due meanwhile is not made up for."""
+        call = scripts.resume_schedule(cron_paused=self.keys(queue).cron_paused, now=self.now(), name=name)
+        return bool(await self.ask(call))
+
+    async def schedules(self, queue: str, names: Sequence[str]) -> list[tuple[int, int]]:
+        """Of each schedule its last occurrence (or when it was first seen) and since when it is paused; 0 is never."""
+        k = self.keys(queue)
+        if not names:
+            return []
+        last = cast("list[bytes | None]", await self.command("HMGET", k.cron, *names))
+        paused = cast(
+            "list[bytes | None]", await self.command("HMGET", k.cron_paused, *[f"p:{name}" for name in names])
+        )
+        return [(int(each or 0), int(since or 0)) for each, since in zip(last, paused, strict=True)]
 
     # ---- dead letters ---------------------------------------------------------------------------------------
 
@@ -232,7 +267,7 @@ class Producing(Session):
         k = self.keys(queue)
         call = scripts.revive(
             streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, dead=k.dead,
-            dead_body=k.dead_body, bell=k.bell,
+            dead_body=k.dead_body, ev=k.ev, now=self.now(), bell=k.bell, events=self.options.events,
             batch=msgspec.msgpack.encode([(j.job_id, j.priority) for j in jobs]), bodies=[j.body for j in jobs],
         )  # fmt: skip
         return cast(int, await self.ask(call)) if jobs else 0

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
-from streamq.broker.line import is_transient
+from streamq.broker.diagnosis import is_transient
 
 T = TypeVar("T")
 

@@ -95,26 +95,26 @@ def push(
 
 def turn(
     *, streams: str, records: str, jobs: str, due: str, body: str, side: str, keys: str, dead: str,
-    dead_body: str, ring: str, now: Arg, bell: str, consumer: str, request: int, want: int, lease: int,
-    idempotency_ttl: int, ring_ttl: int, batch: bytes, blobs: Sequence[bytes],
+    dead_body: str, ring: str, paused: str, ev: str, now: Arg, bell: str, consumer: str, request: int, want: int,
+    lease: int, idempotency_ttl: int, ring_ttl: int, events: int, heard: str, batch: bytes, blobs: Sequence[bytes],
 ) -> ScriptCall:  # fmt: skip
     """Settles what one worker finished and hands out what it has room for."""
     return ScriptCall(
         SCRIPTS["turn"],
-        (streams, records, jobs, due, body, side, keys, dead, dead_body, ring),
-        (now, bell, consumer, request, want, lease, idempotency_ttl, ring_ttl, batch, *blobs),
+        (streams, records, jobs, due, body, side, keys, dead, dead_body, ring, paused, ev),
+        (now, bell, consumer, request, want, lease, idempotency_ttl, ring_ttl, events, heard, batch, *blobs),
     )
 
 
 def cancel(
-    *, streams: str, records: str, jobs: str, due: str, body: str, side: str, keys: str,
-    bell: str, id: str, reason: str, record: bytes, ttl: int, idempotency_ttl: int,
+    *, streams: str, records: str, jobs: str, due: str, body: str, side: str, keys: str, ev: str,
+    now: Arg, bell: str, id: str, reason: str, record: bytes, ttl: int, idempotency_ttl: int, events: int,
 ) -> ScriptCall:  # fmt: skip
     """Cancels one job: a waiting one is gone, a running one is told."""
     return ScriptCall(
         SCRIPTS["cancel"],
-        (streams, records, jobs, due, body, side, keys),
-        (bell, id, reason, record, ttl, idempotency_ttl),
+        (streams, records, jobs, due, body, side, keys, ev),
+        (now, bell, id, reason, record, ttl, idempotency_ttl, events),
     )
 
 
@@ -123,23 +123,42 @@ def find(*, streams: str, records: str, jobs: str, due: str, body: str, side: st
     return ScriptCall(SCRIPTS["find"], (streams, records, jobs, due, body, side), (id,))
 
 
+def page(*, streams: str, side: str, held: int, priority: int, after: str, count: int) -> ScriptCall:
+    """Some of the jobs in the streams: those that wait, or those that are held."""
+    return ScriptCall(SCRIPTS["page"], (streams, side), (held, priority, after, count))
+
+
+def delayed(
+    *, jobs: str, due: str, body: str, side: str, last: Arg, score: Arg, count: int, letters: str
+) -> ScriptCall:
+    """Some of the jobs that wait for their time."""
+    return ScriptCall(SCRIPTS["delayed"], (jobs, due, body, side), (last, score, count, letters))
+
+
 def watch(*, records: str, jobs: str, side: str, inbox: str, ids: Sequence[str]) -> ScriptCall:
     """Registers one client's inbox for the ends of many jobs."""
     return ScriptCall(SCRIPTS["watch"], (records, jobs, side), (inbox, *ids))
 
 
-def promote(*, streams: str, jobs: str, due: str, body: str, now: Arg, limit: int) -> ScriptCall:
+def promote(*, streams: str, jobs: str, due: str, body: str, ev: str, now: Arg, limit: int, events: int) -> ScriptCall:
     """Moves delayed jobs whose time has come."""
-    return ScriptCall(SCRIPTS["promote"], (streams, jobs, due, body), (now, limit))
+    return ScriptCall(SCRIPTS["promote"], (streams, jobs, due, body, ev), (now, limit, events))
+
+
+def hasten(*, due: str, ev: str, now: Arg, bell: str, id: str, events: int) -> ScriptCall:
+    """Makes a delayed job due now."""
+    return ScriptCall(SCRIPTS["hasten"], (due, ev), (now, bell, id, events))
 
 
 def reclaim(
-    *, streams: str, side: str, consumer: str, lease: int, want: int, suspects: int, quiet: int, everywhere: int,
-    cursors: Sequence[Arg],
+    *, streams: str, side: str, paused: str, ev: str, now: Arg, consumer: str, lease: int, want: int, suspects: int,
+    quiet: int, everywhere: int, events: int, cursors: Sequence[Arg],
 ) -> ScriptCall:  # fmt: skip
     """Takes over entries whose lease has run out."""
     return ScriptCall(
-        SCRIPTS["reclaim"], (streams, side), (consumer, lease, want, suspects, quiet, everywhere, *cursors)
+        SCRIPTS["reclaim"],
+        (streams, side, paused, ev),
+        (now, consumer, lease, want, suspects, quiet, everywhere, events, *cursors),
     )
 
 
@@ -152,18 +171,28 @@ def renew(
 
 
 def fire(
-    *, streams: str, jobs: str, due: str, body: str, cron: str,
+    *, streams: str, jobs: str, due: str, body: str, cron: str, cron_paused: str,
     now: Arg, bell: str, name: str, occurrence: int, id: str, priority: int, job: bytes,
 ) -> ScriptCall:  # fmt: skip
     """Enqueues one occurrence of a schedule, whoever offers it first."""
     return ScriptCall(
-        SCRIPTS["fire"], (streams, jobs, due, body, cron), (now, bell, name, occurrence, id, priority, job)
+        SCRIPTS["fire"], (streams, jobs, due, body, cron, cron_paused), (now, bell, name, occurrence, id, priority, job)
     )
 
 
-def baseline(*, cron: str, now: Arg, names: Sequence[str]) -> ScriptCall:
-    """The last occurrence of each schedule; a new one begins now."""
-    return ScriptCall(SCRIPTS["baseline"], (cron,), (now, *names))
+def baseline(*, cron: str, cron_paused: str, now: Arg, names: Sequence[str]) -> ScriptCall:
+    """Where each schedule goes on; a new or a paused one begins now."""
+    return ScriptCall(SCRIPTS["baseline"], (cron, cron_paused), (now, *names))
+
+
+def pause_schedule(*, cron_paused: str, now: Arg, name: str) -> ScriptCall:
+    """Holds a schedule back from now on."""
+    return ScriptCall(SCRIPTS["pause_schedule"], (cron_paused,), (now, name))
+
+
+def resume_schedule(*, cron_paused: str, now: Arg, name: str) -> ScriptCall:
+    """Lets a schedule go on from now on."""
+    return ScriptCall(SCRIPTS["resume_schedule"], (cron_paused,), (now, name))
 
 
 def progress(*, jobs: str, side: str, id: str, progress: bytes) -> ScriptCall:
@@ -172,11 +201,15 @@ def progress(*, jobs: str, side: str, id: str, progress: bytes) -> ScriptCall:
 
 
 def revive(
-    *, streams: str, records: str, jobs: str, due: str, body: str, dead: str, dead_body: str,
-    bell: str, batch: bytes, bodies: Sequence[bytes],
+    *, streams: str, records: str, jobs: str, due: str, body: str, dead: str, dead_body: str, ev: str,
+    now: Arg, bell: str, events: int, batch: bytes, bodies: Sequence[bytes],
 ) -> ScriptCall:  # fmt: skip
     """Puts dead letters back onto their queue."""
-    return ScriptCall(SCRIPTS["revive"], (streams, records, jobs, due, body, dead, dead_body), (bell, batch, *bodies))
+    return ScriptCall(
+        SCRIPTS["revive"],
+        (streams, records, jobs, due, body, dead, dead_body, ev),
+        (now, bell, events, batch, *bodies),
+    )
 
 
 def discard(*, dead: str, dead_body: str, ids: Sequence[str]) -> ScriptCall:
@@ -185,12 +218,12 @@ def discard(*, dead: str, dead_body: str, ids: Sequence[str]) -> ScriptCall:
 
 
 def leave(
-    *, streams: str, side: str, workers: str, worker_info: str, ring: str, ring2: str,
-    consumer: str, lease: int, bell: str, hand_back: int,
+    *, streams: str, side: str, workers: str, worker_info: str, ring: str, ring2: str, ev: str,
+    now: Arg, consumer: str, lease: int, bell: str, hand_back: int, events: int,
 ) -> ScriptCall:  # fmt: skip
     """A worker that runs nothing any more says goodbye."""
-    keys = (streams, side, workers, worker_info, ring, ring2)
-    return ScriptCall(SCRIPTS["leave"], keys, (consumer, lease, bell, hand_back))
+    keys = (streams, side, workers, worker_info, ring, ring2, ev)
+    return ScriptCall(SCRIPTS["leave"], keys, (now, consumer, lease, bell, hand_back, events))
 
 
 def tidy(*, streams: str, workers: str, worker_info: str, now: Arg) -> ScriptCall:
@@ -208,6 +241,28 @@ def keep(*, records: str, batch: bytes, blobs: Sequence[bytes]) -> ScriptCall:
     return ScriptCall(SCRIPTS["keep"], (records,), (batch, *blobs))
 
 
-def sizes(*, streams: str, due: str, dead: str, now: Arg) -> ScriptCall:
-    """How much is where in one queue."""
-    return ScriptCall(SCRIPTS["sizes"], (streams, due, dead), (now,))
+def sizes(*, streams: str, due: str, dead: str, paused: str, now: Arg) -> ScriptCall:
+    """How much is where in one queue, and whether it is paused."""
+    return ScriptCall(SCRIPTS["sizes"], (streams, due, dead, paused), (now,))
+
+
+def pause(*, paused: str, now: Arg, bell: str, reason: str) -> ScriptCall:
+    """Nobody may take jobs of a queue until it is resumed."""
+    return ScriptCall(SCRIPTS["pause"], (paused,), (now, bell, reason))
+
+
+def resume(*, paused: str, bell: str) -> ScriptCall:
+    """The jobs of a queue may be taken again."""
+    return ScriptCall(SCRIPTS["resume"], (paused,), (bell,))
+
+
+def purge(
+    *, streams: str, records: str, jobs: str, due: str, body: str, side: str, keys: str, ev: str,
+    now: Arg, reason: str, idempotency_ttl: int, events: int, batch: bytes, ends: Sequence[bytes],
+) -> ScriptCall:  # fmt: skip
+    """Cancels a page of jobs, those that still wait."""
+    return ScriptCall(
+        SCRIPTS["purge"],
+        (streams, records, jobs, due, body, side, keys, ev),
+        (now, reason, idempotency_ttl, events, batch, *ends),
+    )

@@ -9,7 +9,17 @@ from typing import Final, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from streamq.broker.connect import Connections, Line, Reply, ServerFacts, describe, is_full, is_transient, suitable
+from streamq.broker.connect import (
+    Connections,
+    Line,
+    Reply,
+    ServerFacts,
+    describe,
+    diagnose,
+    is_full,
+    is_transient,
+    suitable,
+)
 from streamq.broker.keys import Keys, queues
 from streamq.broker.retrying import persist
 from streamq.broker.scripts import Arg, ScriptCall
@@ -134,9 +144,14 @@ class Session:
         if is_full(error):
             return QueueFull(
                 f"{self.where} is out of memory (maxmemory): nothing was written. "
-                "Let the workers catch up, raise maxmemory, or look for what else fills it: redis-cli INFO memory"
+                "Let the workers catch up, raise maxmemory, or look for what else fills it: redis-cli INFO memory",
+                what="Redis is out of memory: nothing was written",
+                where=self.where,
+                cause="maxmemory is reached: the workers cannot keep up, or something else fills it",
+                fix="streamq top    shows the queues; redis-cli INFO memory what is used; then raise maxmemory",
             )
-        line = describe(error, self.connections.address)
-        if is_transient(error) or not isinstance(error, ResponseError):
-            return BrokerUnavailable(line)
-        return BrokerError(line)
+        address = self.connections.address
+        line, found = describe(error, address), diagnose(error, address)
+        kind = BrokerUnavailable if is_transient(error) or not isinstance(error, ResponseError) else BrokerError
+        what = f"cannot {found.verb} Redis: {found.happened}"
+        return kind(line, what=what, where=str(address), cause=found.hint, fix=found.fix)

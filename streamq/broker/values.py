@@ -53,10 +53,19 @@ class Found:
     forgiven: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nobody may take jobs of a queue: since when (epoch ms), and why."""
+
+    since: int
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Turn:
-    """The answer to one turn: the server's ms, a reply a settlement, and new deliveries."""
+    """The answer to one turn: the server's ms, a reply a settlement, new deliveries, whether the queue is paused."""
 
     now: int
     replies: list[str]
     deliveries: list[Delivery]
+    paused: bool = False

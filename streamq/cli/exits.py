@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from streamq import errors
+from streamq.core.frames import is_users
 
 INTERRUPTED: Final = 130  # what a shell reports of a program that Ctrl-C ended
 
@@ -64,14 +65,7 @@ class Ending:
 
 # The first class that fits counts: the special before the general.
 ENDINGS: Final[tuple[tuple[type[BaseException], Ending], ...]] = (
-    (
-        errors.BrokerUnavailable,
-        Ending(
-            Exit.UNREACHABLE,
-            "Redis is not running there, or a firewall or a password is in the way",
-            "streamq demo    runs without a Redis of your own; else give --url or set STREAMQ_URL",
-        ),
-    ),
+    (errors.BrokerUnavailable, Ending(Exit.UNREACHABLE)),
     (
         errors.UnsuitableServer,
         Ending(Exit.UNSUITABLE, "jobs would not be safe on this server", "streamq demo    brings its own server"),
@@ -93,10 +87,28 @@ def ending(error: BaseException) -> tuple[Exit, Screen]:
         return error.code, error.screen
     for kind, found in ENDINGS:
         if isinstance(error, kind):
+            if isinstance(error, errors.StreamQError) and error.what:
+                return found.code, Screen(error.what, error.where, error.cause, error.fix)
             return found.code, Screen(str(error), cause=found.cause, next=found.next)
     place = _place(error.__traceback__)
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     return Exit.FAILED, Screen(what, place, "", "the same command with -v shows the traceback")
+
+
+def usage(error: click.UsageError, words: Sequence[str]) -> Screen:
+    """The screen for a command line that cannot be understood; `words` are what was typed after `streamq`."""
+    what = error.format_message()
+    if error.ctx is None:
+        return Screen(what, next="streamq --help")
+    where = error.ctx.get_usage().removeprefix("Usage: ")
+    typed = f"{error.ctx.command_path} --help"
+    if isinstance(error, click.NoSuchOption):
+        what = f"{error.ctx.command_path} has no option {error.option_name}"
+        if error.possibilities:
+            right = error.possibilities[0]
+            mended = [word.replace(error.option_name, right) if word.startswith("-") else word for word in words]
+            return Screen(what, where, f"it is misspelt: there is {right}", " ".join(["streamq", *mended]))
+    return Screen(what, where, next=typed)
 
 
 def report(error: BaseException, *, verbose: bool = False) -> Exit:
@@ -120,17 +132,6 @@ def users_traceback(error: BaseException) -> str:
         found.stack = traceback.StackSummary.from_list(frames)
     found.__cause__ = found.__context__ = None
     return "".join(found.format()).rstrip()
-
-
-def is_users(filename: str) -> bool:
-    """Whether a file is neither streamq's own nor an installed package's nor Python's."""
-    if filename.startswith("<"):
-        return False
-    path = os.path.realpath(filename)
-    ours = str(Path(__file__).resolve().parents[1])
-    library = os.path.dirname(os.__file__)
-    installed = f"{os.sep}site-packages{os.sep}" in path or f"{os.sep}dist-packages{os.sep}" in path
-    return not (installed or path.startswith((f"{ours}{os.sep}", os.path.realpath(library) + os.sep)))
 
 
 def _place(trace: TracebackType | None) -> str:

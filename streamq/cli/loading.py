@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
 
-from streamq.cli.exits import Exit, Screen, Stopped, is_users, short_path
+from streamq.cli.exits import Exit, Screen, Stopped, short_path
+from streamq.core.frames import is_users
 from streamq.worker.app import StreamQ
 
 

@@ -7,19 +7,55 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
-from typing import Final, cast
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
 from streamq import __version__
-from streamq.cli.exits import INTERRUPTED, Exit, report
+from streamq.cli.exits import INTERRUPTED, Exit, Screen, Stopped, report, usage
 
-# name -> where it is, and its line in `streamq --help`
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from streamq.cli.project import Project
+
+# Under its heading in `streamq --help`, in the order in which a newcomer needs them: name -> where it is, and its line.
 COMMANDS: Final = {
-    "demo": ("streamq.cli.demo:demo", "See it work: real jobs, a killed worker, nothing lost."),
-    "worker": ("streamq.cli.worker:worker", "Run the jobs of an application."),
-    "bench": ("streamq.cli.bench:bench", "Measure it on a server of yours, and see what bounds it."),
+    "Begin": {
+        "demo": ("streamq.cli.demo.command:demo", "See it work: real jobs, a killed worker, nothing lost."),
+        "init": ("streamq.cli.commands.init:init", "Write a first application to start from."),
+        "worker": ("streamq.cli.commands.worker:worker", "Run the jobs of an application."),
+        "beat": ("streamq.cli.commands.beat:beat", "Run the schedules of an application, and no jobs."),
+    },
+    "Jobs": {
+        "enqueue": ("streamq.cli.commands.enqueue:enqueue", "Enqueue one job, or a file of them."),
+        "result": ("streamq.cli.commands.result:result", "Wait for a job and print what it returned."),
+        "jobs": ("streamq.cli.commands.jobs:jobs", "List, show, cancel and retry jobs."),
+        "dlq": ("streamq.cli.commands.dlq:dlq", "Dead letters: list, show, retry, discard."),
+        "schedule": ("streamq.cli.commands.schedule:schedule", "Schedules: list, next, run, pause, resume."),
+    },
+    "Look": {
+        "info": ("streamq.cli.commands.info:info", "Queues and workers at a glance."),
+        "top": ("streamq.cli.top.command:top", "The same, live."),
+        "queues": ("streamq.cli.commands.queues:queues", "Queues: list, pause, resume, purge."),
+        "workers": ("streamq.cli.commands.workers:workers", "What each live worker runs."),
+        "events": ("streamq.cli.commands.events:events", "What happened to which job, as it happens."),
+        "explain": ("streamq.cli.commands.explain:explain", "Why a job does not run, and what to do."),
+        "timeline": ("streamq.cli.commands.timeline:timeline", "All that happened to one job."),
+        "doctor": ("streamq.cli.commands.doctor:doctor", "Whether this server and this set-up are sound."),
+        "bench": ("streamq.cli.bench.command:bench", "Measure it on a server of yours, and see what bounds it."),
+    },
+    "Set up": {
+        "config": ("streamq.cli.commands.config:config", "Each setting, its value, and where that comes from."),
+        "completion": ("streamq.cli.commands.completion:completion", "Completion for bash, zsh and fish."),
+        "man": ("streamq.cli.commands.man:man", "Write the manual pages."),
+    },
 }
+COMPLETE: Final = "_STREAMQ_COMPLETE"  # the variable in which a shell asks, however the program was started
+HELP: Final = {"-h", "--help"}
+OF_THEIR_OWN: Final = {"demo", "bench"}  # they bring their settings, and use no server that was not meant for them
+HOMES: Final = {name: home for section in COMMANDS.values() for name, (home, _) in section.items()}
 
 
 @dataclass
@@ -27,36 +63,65 @@ class Session:
     """What one invocation was told that every command shares."""
 
     verbose: bool = False
+    helping: bool = False  # help was asked for: it must come whatever is wrong
+    project: Project | None = None
+    counting: tuple[str, ...] = ()  # settings of the project's file with no variable of the environment above them
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, in the order in which a newcomer needs them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        return cast(click.Command, getattr(importlib.import_module(module), attribute))
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in the help, without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+class Nearest(click.Group):
+    """A group that answers a misspelt command with the nearest one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that was typed. Raises `click.UsageError` with the nearest name."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(COMMANDS)}."
-            ctx.fail(f"There is no command {args[0]!r}. {hint}")
+        """The command that was typed. Raises `Stopped` with the nearest name."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(args[0], known, n=1)
+            screen = Screen(
+                f"{ctx.command_path} has no command {args[0]!r}",
+                "",
+                f"it is misspelt: there is {near[0]}" if near else f"there are {', '.join(known)}",
+                " ".join([ctx.command_path, *near, *args[1:]]) if near else f"{ctx.command_path} --help",
+            )
+            raise Stopped(screen)
         return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Nearest):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order in which a newcomer needs them."""
+        return list(HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in HOMES:
+            return None
+        module, _, attribute = HOMES[cmd_name].partition(":")
+        return cast(click.Command, getattr(importlib.import_module(module), attribute))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that was typed. Raises `Stopped` with the nearest name."""
+        ctx.ensure_object(Session).helping = not HELP.isdisjoint(takewhile(lambda word: word != "--", args))
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Its commands, without importing any, and its options."""
+        from click.shell_completion import CompletionItem
+
+        lines = [line for section in COMMANDS.values() for line in section.items()]
+        found = [CompletionItem(name, help=about) for name, (_, about) in lines if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help, without importing any."""
+        for heading, section in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<10}", about) for name, (_, about) in section.items()])
 
 
 def be_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -81,23 +146,37 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": sorted(HELP)})
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show it.")
 @verbose_option
-def streamq() -> None:
+@click.pass_context
+def streamq(ctx: click.Context) -> None:
     """Jobs for asyncio on Redis Streams.
 
     \b
     Exit codes: 0 ok, 1 failed, 2 usage, 3 Redis unreachable, 4 not found,
     5 unsuitable server, 6 timed out. Data goes to stdout, all else to stderr.
     """
+    session = ctx.ensure_object(Session)
+    if session.helping:
+        return
+    from streamq.cli.project import find
+
+    session.project = find()
+    ctx.default_map = session.project.defaults(streamq)
+    if ctx.invoked_subcommand not in OF_THEIR_OWN:
+        session.counting = session.project.apply()
 
 
 def main(program: str = "streamq") -> None:
     """Run the command line, and exit with its code."""
     session = Session()
     try:
-        code = streamq.main(prog_name=program, standalone_mode=False, obj=session)
+        code = streamq.main(prog_name=program, complete_var=COMPLETE, standalone_mode=False, obj=session)
+    except click.UsageError as error:
+        helps = type(error).__name__ == "NoArgsIsHelpError"  # a class that click 8.1 does not have
+        click.echo(error.format_message() if helps else usage(error, sys.argv[1:]), err=True)
+        sys.exit(Exit.USAGE)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -108,5 +187,6 @@ def main(program: str = "streamq") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.FAILED)
     except Exception as error:  # noqa: BLE001 - the last one who can tell the user in a few words
-        sys.exit(report(error, verbose=session.verbose))
+        found = error if session.project is None else session.project.blamed(error, session.counting)
+        sys.exit(report(found, verbose=session.verbose))
     sys.exit(code if isinstance(code, int) else Exit.OK)

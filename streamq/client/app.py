@@ -10,6 +10,9 @@ from inspect import signature
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast
 
+from msgspec import Raw
+
+from streamq.broker import wire
 from streamq.broker.broker import Broker, NewJob
 from streamq.broker.session import OPEN_TIMEOUT
 from streamq.client.beat import entries
@@ -19,12 +22,13 @@ from streamq.client.dead import DeadLetters
 from streamq.client.dispatch import Dispatch
 from streamq.client.handle import Job
 from streamq.client.hooks import Events, Listener, Middleware, run_chain
-from streamq.client.link import Link
+from streamq.client.link import Known, Link
 from streamq.client.partial import Signature
 from streamq.client.queue import Queue
 from streamq.client.registry import Registry, Scheduled
 from streamq.client.router import Router, shared
 from streamq.client.routes import Routes, RouteTable
+from streamq.client.schedules import Schedules
 from streamq.client.settings import DEFAULT_URL, HOOKS, AppSettings, app_options, retry_policy, task_options
 from streamq.client.task import Task
 from streamq.core.cron import as_schedule
@@ -65,7 +69,8 @@ class Application(Registry, Generic[StateT]):
         self.run_chain: Final = run_chain(self.middleware)
         self._retries = retry_policy(settings)
         self._routing: Final = RouteTable(routes)
-        self.link: Final = Link(url or os.environ.get("STREAMQ_URL") or DEFAULT_URL, self.options, lambda: self.queues)
+        where = url or os.environ.get("STREAMQ_URL") or DEFAULT_URL
+        self.link: Final = Link(where, self.options, Known(lambda: self.queues, self._max_retries, self._decoder))
         self._dispatch: Final = Dispatch(
             self.link, self.tasks, self.options, self._routing, self.events, self.middleware
         )
@@ -159,6 +164,12 @@ class Application(Registry, Generic[StateT]):
         named = [self._dispatch.route(task, None)[0] for task in self.tasks]
         return list(dict.fromkeys([*named, *self._routing.queues]))
 
+    def _max_retries(self, task: str) -> int | None:
+        return self.tasks[task].options.retry.max_retries if task in self.tasks else None
+
+    def _decoder(self, task: str) -> Callable[[Raw], object]:
+        return self.tasks[task].signature.result if task in self.tasks else wire.decode_value
+
     def job(self, id: str, queue: str | None = None) -> Job[Any]:
         """The job with this id, in whatever process it was made; its queue is looked for if it is not given.
 
@@ -173,6 +184,10 @@ class Application(Registry, Generic[StateT]):
     def dead_letters(self, queue: str = "default") -> DeadLetters:
         """The jobs of one queue that failed for good: list, show, retry, discard."""
         return DeadLetters(self.link, queue_name("queue", queue))
+
+    def schedules(self) -> Schedules:
+        """The schedules: when they fire next, pause and resume one, run one now: `await app.schedules().list()`."""
+        return Schedules(self.link, self._dispatch, self.timetable)
 
     def on(self, event: str) -> Callable[[ListenerT], ListenerT]:
         """Call a function at every event of this name ("*": at all): see `Event`.

@@ -220,7 +220,18 @@ def call_options(base: CallOptions, given: Mapping[str, object]) -> CallOptions:
         changes["eta"] = 0
     elif "eta" in changes:
         changes["countdown"] = 0
-    return replace(base, **changes)
+    options = replace(base, **changes)
+    if options.soft_time_limit is not None and options.time_limit is not None:
+        soft_below_hard(options.soft_time_limit / 1000, options.time_limit / 1000)
+    return options
+
+
+def soft_below_hard(soft: float | None, hard: float | None) -> None:
+    """Raise `ConfigurationError` unless the soft limit comes first; both in seconds."""
+    if soft is not None and hard is not None and soft >= hard:
+        raise ConfigurationError(
+            f"soft_time_limit={soft:g} s is not below time_limit={hard:g} s: the task would never see it."
+        )
 
 
 def unknown_option(name: str, known: Mapping[str, object], what: str) -> ConfigurationError:

@@ -66,6 +66,13 @@ class DeadLetters:
                     break
         return found
 
+    async def count(self, task: str | None = None, error: str | None = None, older_than: Duration | None = None) -> int:
+        """How many match. Without filters one number is read, else all of them."""
+        broker = await self._link.open()
+        if task is error is older_than is None:
+            return (await (await self._link.inspector()).queue(self.queue)).dead
+        return sum([1 async for _ in self._all(broker, _filter(broker, task, error, older_than))])
+
     async def show(self, job_id: str) -> DeadLetter:
         """One of them, with its attempts and errors. Raises `JobNotFound`."""
         broker = await self._link.open()
@@ -81,17 +88,19 @@ class DeadLetters:
         task: str | None = None,
         error: str | None = None,
         older_than: Duration | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> int:
         """Put one, or all that match, back onto the queue with their retries reset; how many were.
 
         An unreadable one cannot be retried, since only its first bytes are kept: asked for by id it raises
-        `JobError`, among others it is left where it is and logged. Raises `JobNotFound`.
+        `JobError`, among others it is left where it is and logged. `progress` is told the number of each page.
+        Raises `JobNotFound`.
         """
         if job_id is not None:
             _alone(task, error, older_than)
             again = _again(await self.show(job_id), self._link.options.max_payload)
             return await self._link.broker.revive(self.queue, [again])
-        return await self._apply(self._revive, task, error, older_than)
+        return await self._apply(self._revive, task, error, older_than, progress)
 
     async def discard(
         self,
@@ -100,15 +109,19 @@ class DeadLetters:
         task: str | None = None,
         error: str | None = None,
         older_than: Duration | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Forget one, or all that match; how many were there. Raises `JobNotFound`."""
+        """Forget one, or all that match; how many were there. `progress` is told the number of each page.
+
+        Raises `JobNotFound`.
+        """
         if job_id is not None:
             _alone(task, error, older_than)
             broker = await self._link.open()
             if not await broker.discard(self.queue, [job_id]):
                 raise self._not_found(job_id)
             return 1
-        return await self._apply(self._discard, task, error, older_than)
+        return await self._apply(self._discard, task, error, older_than, progress)
 
     async def _revive(self, broker: Broker, letters: builtins.list[DeadLetter]) -> int:
         jobs: list[NewJob] = []
@@ -131,6 +144,7 @@ class DeadLetters:
         task: str | None,
         error: str | None,
         older_than: Duration | None,
+        progress: Callable[[int], None] | None,
     ) -> int:
         broker = await self._link.open()
         matching = _filter(broker, task, error, older_than)
@@ -142,6 +156,8 @@ class DeadLetters:
             chosen = [each for each in page if each.at <= horizon and each.job_id not in tried and matching.wants(each)]
             done = await action(broker, chosen) if chosen else 0
             total += done
+            if progress is not None:
+                progress(done)
             if done == len(chosen):
                 offset += len(page) - done
             else:  # some stay, or somebody else took them and the others moved up: only another look tells

@@ -149,11 +149,11 @@ class Dispatch:
         queue, priority = options.queue, options.priority
         if not queue:
             queue, routed = self._routing(name)
-            priority = priority or routed or 0
+            priority = routed if priority is None else priority
         if call is not None:
             queue = call.options.queue or queue
             priority = priority if call.options.priority is None else call.options.priority
-        return queue, priority
+        return queue, priority or 0
 
     def _placed(self, call: Call, queue: str, placed: Placed, job: NewJob) -> Job[Any]:
         if placed.status == "mismatch":

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import Generic, Literal, TypeVar, cast, overload
 
 from msgspec import Raw
 
 from streamq.broker import wire
-from streamq.broker.broker import Broker, Found
-from streamq.client.info import Cancellation, JobInfo, describe, read_body, state_of
+from streamq.broker.broker import Found
+from streamq.client.dead import DeadLetters
+from streamq.client.explain import explain
+from streamq.client.info import Cancellation, JobInfo, Restart, cancelled, describe, state_of
 from streamq.client.link import Link, not_found
+from streamq.client.standing import Explanation
+from streamq.client.timeline import Timeline, timeline
 from streamq.core.clock import Duration, seconds
-from streamq.core.job import NO_OPTIONS, Progress, Record, State
-from streamq.core.outcome import NIL, RECORD_VERSION
-from streamq.errors import JobCancelled, JobExpired, JobFailed, MaxRetriesExceeded, ResultExpired
+from streamq.core.job import Progress, Record, State
+from streamq.errors import JobCancelled, JobError, JobExpired, JobFailed, MaxRetriesExceeded, ResultExpired
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Job(Generic[R]):
@@ -38,7 +42,7 @@ class Job(Generic[R]):
         queue: str,
         task: str = "",
         *,
-        decode: Callable[[Raw], object] = wire.decode_value,
+        decode: Callable[[Raw], object] | None = None,
         deduplicated: bool = False,
         known: bool = True,
     ) -> None:
@@ -75,6 +79,15 @@ class Job(Generic[R]):
         since = await self._running_since(found, now) if found.where == "running" else 0
         return describe(found, self._link.options.max_payload, since, now)
 
+    async def explain(self) -> Explanation:
+        """Why it does not run, or how it stands, in a sentence or two, and what to do about it.
+
+        An id that is unknown is explained too.
+
+            print(await job.explain())
+        """
+        return await explain(self._link, self.id, self._queue)
+
     async def _running_since(self, found: Found, now: int) -> int:
         for worker in await (await self._link.inspector()).workers(found.queue):
             for job_id, _, since in worker.running:
@@ -82,11 +95,27 @@ class Job(Generic[R]):
                     return since
         return now - found.idle  # too young for its worker's last heartbeat: idle since it was handed out
 
+    async def timeline(self) -> Timeline:
+        """All that happened to it, step by step, and why: which worker took it, lost it, retried it.
+
+        It outlives the record, as long as the queue's history does (`events`). Raises `JobNotFound`.
+
+            for step in (await job.timeline()).steps:
+                print(step.at, step.what, step.worker, step.why)
+        """
+        return await timeline(self._link, self.id, self._queue)
+
     async def progress(self) -> Progress | None:
         """How far the running task says it is; None if it said nothing. Raises `JobNotFound`."""
         return (await self._find()).progress
 
-    async def result(self, timeout: Duration | None = None, *, raises: bool = True) -> R:
+    @overload
+    async def result(self, timeout: Duration | None = None, *, raises: Literal[True] = True) -> R: ...
+
+    @overload
+    async def result(self, timeout: Duration | None = None, *, raises: bool) -> R | JobError: ...
+
+    async def result(self, timeout: Duration | None = None, *, raises: bool = True) -> R | JobError:
         """Wait for the end and give what the task returned.
 
         `timeout` is a duration; None waits for as long as it takes. Raises `JobFailed` (`MaxRetriesExceeded`
@@ -98,21 +127,33 @@ class Job(Generic[R]):
         record = await self._record(self._link, timeout)
         error = self._error(record)
         if error is None:
-            return cast(R, self._decode(record.result))
+            return cast(R, self._value(record))
         if raises:
             raise error
-        return cast(R, error)
+        return error
 
     def result_sync(self, timeout: Duration | None = None) -> R:
-        """`result` for threads and plain scripts. It blocks: never call it on an event loop that must go on."""
+        """`result` for threads and plain scripts. It blocks: never call it on an event loop that must go on.
 
-        async def wait(link: Link) -> Record:
-            return await self._record(link, timeout)
+        So do the other methods that end in `_sync`.
+        """
+        return self._sync(lambda job: job.result(timeout))
 
-        record = self._link.run_sync(wait)
-        if error := self._error(record):
-            raise error
-        return cast(R, self._decode(record.result))
+    def status_sync(self) -> State:
+        """`status` for threads and plain scripts."""
+        return self._sync(lambda job: job.status())
+
+    def info_sync(self) -> JobInfo:
+        """`info` for threads and plain scripts."""
+        return self._sync(lambda job: job.info())
+
+    def progress_sync(self) -> Progress | None:
+        """`progress` for threads and plain scripts."""
+        return self._sync(lambda job: job.progress())
+
+    def cancel_sync(self, reason: str = "") -> Cancellation:
+        """`cancel` for threads and plain scripts."""
+        return self._sync(lambda job: job.cancel(reason))
 
     def get(self, timeout: Duration | None = None) -> R:
         """Celery's name for `result_sync`: it blocks."""
@@ -134,13 +175,35 @@ class Job(Generic[R]):
         if found.record is not None:
             return Cancellation.FINISHED
         broker = self._link.broker
-        record, ttl = _cancelled(found, self._link, broker, reason)
+        record, ttl = cancelled(found.body, found.priority, self._link.options, reason, broker.clock.now_ms())
         answer = await broker.cancel(found.queue, self.id, reason, wire.encode_record(record), ttl)
         if answer == "missing":
             raise not_found(self.id, found.queue)
         return Cancellation(answer)
 
+    async def retry_now(self) -> Restart:
+        """Run it now: one that waits for its time or its retry becomes due, a dead letter is put back.
+
+        The answer is "due" or "revived". Raises `JobError` for a job that waits for nothing but a worker, that is
+        running, or that ended without becoming a dead letter; `JobNotFound`.
+
+            await app.job(id).retry_now()
+        """
+        found = await self._find()
+        if await self._link.broker.hasten(found.queue, self.id):
+            return Restart.DUE
+        if found.record is not None and await self._revive(found.queue):
+            return Restart.REVIVED
+        raise JobError(_no_retry(await self._find()), self.id)
+
     # ---- below: how ----------------------------------------------------------------------------------
+
+    def _sync(self, work: Callable[[Job[R]], Awaitable[T]]) -> T:
+        """Do it in the background thread, by a job on that thread's link."""
+        return self._link.run_sync(lambda link: work(self._on(link)))
+
+    def _on(self, link: Link) -> Job[R]:
+        return Job(link, self.id, self._queue, self.task, decode=self._decode, known=self._known)
 
     async def _located(self, link: Link) -> str:
         if not self._queue:
@@ -154,12 +217,20 @@ class Job(Generic[R]):
             raise not_found(self.id, f"queue {self._queue!r}")
         return found
 
+    async def _revive(self, queue: str) -> bool:
+        letters = DeadLetters(self._link, queue)
+        return await self._link.broker.dead_one(queue, self.id) is not None and await letters.retry(self.id) > 0
+
     async def _record(self, link: Link, timeout: Duration | None) -> Record:
         limit = None if timeout is None else seconds(timeout, name="timeout")
         results = await link.results()
         return await results.wait(await self._located(link), self.id, limit, known=self._known)
 
-    def _error(self, record: Record) -> Exception | None:
+    def _value(self, record: Record) -> object:
+        decode = self._decode or self._link.known.decoder(record.task)
+        return decode(record.result)
+
+    def _error(self, record: Record) -> JobError | None:
         name = f"{record.task or self.task} {self.id}"
         match record.state:
             case State.SUCCESS:
@@ -186,25 +257,14 @@ class Job(Generic[R]):
         return kind(message, self.id, error=failure.error, traceback=failure.traceback)
 
 
-def _cancelled(found: Found, link: Link, broker: Broker, reason: str) -> tuple[Record, int]:
-    job, options = read_body(found, link.options.max_payload)
-    now = broker.clock.now_ms()
-    record = Record(
-        version=RECORD_VERSION,
-        state=State.CANCELLED,
-        task=job.task if job else "",
-        result=NIL,
-        error=None,
-        reason=reason,
-        enqueued_at=job.enqueued_at if job else 0,
-        started_at=job.started_at if job else 0,
-        finished_at=now,
-        worker="",
-        attempts=job.retries if job else 0,
-        retries=job.retries if job else 0,
-        failures=job.failures if job else [],
-        priority=found.priority,
-        options=job.options if job else NO_OPTIONS,
-    )
-    ttl = link.options.result_ttl if options.result_ttl is None else options.result_ttl
-    return record, ttl
+def _no_retry(found: Found) -> str:
+    """Why a job cannot be run again now."""
+    match state_of(found):
+        case State.STARTED:
+            return f"{found.job_id} is running: there is nothing to retry yet."
+        case State.FAILURE:
+            return f"{found.job_id} has failed, and its dead letter was discarded: enqueue the job anew."
+        case state if state.final:
+            return f"{found.job_id} ended as {state}: only dead letters can be retried; enqueue the job anew."
+        case _:
+            return f"{found.job_id} waits for a worker already."

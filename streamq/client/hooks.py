@@ -32,6 +32,7 @@ NAMES: Final = {
     "job.lost": "the worker lost the job's lease: another one runs it",
     "worker.started": "a worker takes jobs from now on",
     "worker.stopped": "a worker has ended",
+    "loop.stalled": "the event loop runs again after it stood still; the job and `reason`, the line, say who held it",
 }
 
 

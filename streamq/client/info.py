@@ -11,7 +11,9 @@ from msgspec import Raw
 
 from streamq.broker import wire
 from streamq.broker.broker import Found
-from streamq.core.job import Failure, JobBody, JobOptions, Progress, Record, State
+from streamq.core.job import NO_OPTIONS, Failure, JobBody, JobOptions, Progress, Record, State
+from streamq.core.options import AppOptions
+from streamq.core.outcome import NIL, RECORD_VERSION
 
 _STATES: Final = {
     "stream": State.QUEUED,
@@ -28,6 +30,13 @@ class Cancellation(StrEnum):
     CANCELLED = "cancelled"  # it was waiting, and will never run
     CANCELLING = "cancelling"  # it is running, and its worker has been told
     FINISHED = "finished"  # it had ended already
+
+
+class Restart(StrEnum):
+    """What `retry_now` could do."""
+
+    DUE = "due"  # it waited for its time or its retry, and runs as soon as a worker is free
+    REVIVED = "revived"  # it was a dead letter, and is back on its queue with its retries reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +80,15 @@ def state_of(found: Found) -> State:
 
 def read_body(found: Found, max_payload: int) -> tuple[JobBody | None, JobOptions]:
     """The job in a body, if there is one that can be read."""
-    if found.body is None:
+    return read_job(found.body, max_payload)
+
+
+def read_job(body: bytes | None, max_payload: int) -> tuple[JobBody | None, JobOptions]:
+    """The same, of bytes."""
+    if body is None:
         return None, JobOptions()
     try:
-        job = wire.decode_job(found.body, max_payload)
+        job = wire.decode_job(body, max_payload)
     except wire.Unreadable:
         return None, JobOptions()
     return job, read_options(job.options)
@@ -120,6 +134,19 @@ def describe(found: Found, max_payload: int, since: int, now: int) -> JobInfo:
     )
 
 
+def arguments(body: bytes, max_payload: int) -> tuple[list[object], dict[str, object]]:
+    """The arguments of a job, without types to convert them to. Raises `wire.Unreadable`."""
+    job = wire.decode_job(body, max_payload)
+    codec = wire.decode_options(job.options).codec
+    if codec not in ("", *wire.CODECS):
+        raise wire.Unreadable(f"its arguments are serialised as {codec!r}, which this release does not know")
+    decoder = wire.CODECS[codec or "msgpack"].decoder
+    try:
+        return decoder(list[object])(job.args), decoder(dict[str, object])(job.kwargs)
+    except Exception as error:  # noqa: BLE001 - whatever the bytes are
+        raise wire.Unreadable(f"its arguments: {type(error).__name__}: {error}"[:500]) from None
+
+
 def _reason(found: Found, job: JobBody | None) -> str:
     if found.where == "parked":
         name = f" {job.task!r}" if job else ""
@@ -153,6 +180,29 @@ def _finished(found: Found, record: Record) -> JobInfo:
         failures=record.failures,
         headers=options.headers,
     )
+
+
+def cancelled(body: bytes | None, priority: int, settings: AppOptions, reason: str, now: int) -> tuple[Record, int]:
+    """The record of a job that is cancelled before a worker takes it, and the ms it is to be kept."""
+    job, options = read_job(body, settings.max_payload)
+    record = Record(
+        version=RECORD_VERSION,
+        state=State.CANCELLED,
+        task=job.task if job else "",
+        result=NIL,
+        error=None,
+        reason=reason,
+        enqueued_at=job.enqueued_at if job else 0,
+        started_at=job.started_at if job else 0,
+        finished_at=now,
+        worker="",
+        attempts=job.retries if job else 0,
+        retries=job.retries if job else 0,
+        failures=job.failures if job else [],
+        priority=priority,
+        options=job.options if job else NO_OPTIONS,
+    )
+    return record, settings.result_ttl if options.result_ttl is None else options.result_ttl
 
 
 def date(ms: int) -> datetime | None:

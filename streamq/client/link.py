@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec import Raw
+
+from streamq.broker import wire
 from streamq.broker.broker import Broker
 from streamq.broker.inspector import Inspector
 from streamq.broker.results import Results
@@ -26,23 +30,36 @@ class _Parts(NamedTuple):
     sender: Sender
 
 
-class Link:
-    """Broker, results, inspector and sender, made together and closed together.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the application knows by itself, asked when it is needed: tasks can still be added.
 
-    `known_queues` gives the queues in which a job without one is looked for first.
+    `queues` are those in which a job without one is looked for first; of a task, by its name, `max_retries` (None: it
+    is not known here) and what turns its result's bytes into the annotated type.
     """
+
+    queues: Callable[[], Sequence[str]] = tuple
+    max_retries: Callable[[str], int | None] = lambda _: None
+    decoder: Callable[[str], Callable[[Raw], object]] = lambda _: wire.decode_value
+
+
+NOTHING: Final = Known()
+
+
+class Link:
+    """Broker, results, inspector and sender, made together and closed together."""
 
     def __init__(
         self,
         url: str,
         options: AppOptions,
-        known_queues: Callable[[], Sequence[str]] = tuple,
+        known: Known = NOTHING,
         *,
         address: list[str] | None = None,
     ) -> None:
         self.url = url
         self.options: Final = options
-        self.known_queues: Final = known_queues
+        self.known: Final = known
         self._portal = Portal(self._close_twin)
         self._twin: Link | None = None
         # Of the server that runs, once an embedded one was started; one cell for the link and its twin.
@@ -133,7 +150,7 @@ class Link:
         """The queue in which a job is. Raises `JobNotFound`."""
         broker = await self.open()
         looked: list[str] = []
-        for queues in (self.known_queues, broker.queues):
+        for queues in (self.known.queues, broker.queues):
             found = queues()
             for queue in found if isinstance(found, Sequence) else await found:
                 if queue not in looked:
@@ -150,7 +167,7 @@ class Link:
     def _in_thread(self) -> Link:
         # Called in the portal's thread only, which is the only one that uses the twin.
         if self._twin is None or self._twin._pid != os.getpid():
-            self._twin = Link(self.url, self.options, self.known_queues, address=self._address)
+            self._twin = Link(self.url, self.options, self.known, address=self._address)
         return self._twin
 
     async def _close_twin(self) -> None:

@@ -90,7 +90,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task[..., Any]] = {}
-        self.schedules: dict[str, Scheduled] = {}
+        self.timetable: dict[str, Scheduled] = {}
 
     @overload
     def task(  # type: ignore[overload-overlap]
@@ -107,8 +107,8 @@ class Registry:
     def task(self, fn: Any = None, /, **options: Unpack[TaskSettings]) -> Any:
         """Make a task of a function: `@app.task`, or with options `@app.task(queue="io", max_retries=5)`.
 
-        An `async def` runs on the worker's event loop, a plain `def` in a thread. A first parameter annotated
-        `Context` is filled in by the worker. Raises `ConfigurationError`.
+        An `async def` runs on the worker's event loop, a plain `def` in a thread, or with `executor="process"` in a
+        child process. A first parameter annotated `Context` is filled in by the worker. Raises `ConfigurationError`.
 
             @app.task(autoretry_for=(OSError,), time_limit="30s")
             async def fetch(ctx: Context[State], url: str) -> int: ...
@@ -178,7 +178,7 @@ class Registry:
             given, named = as_arguments(task.name, args, kwargs)
             task.signature.check(given, named)
             own = self.name_of(task)
-            title = name or (own if own not in self.schedules else f"{own} {schedule}")
+            title = name or (own if own not in self.timetable else f"{own} {schedule}")
             self.add_schedule(Scheduled(title, own, schedule, given, named, catch_up, said))
             return task
 
@@ -202,12 +202,12 @@ class Registry:
 
     def add_schedule(self, scheduled: Scheduled) -> None:
         """Enter a schedule. Raises `ConfigurationError` if another one has its name."""
-        other = self.schedules.get(scheduled.name)
+        other = self.timetable.get(scheduled.name)
         if other is not None and other.task != scheduled.task:
             raise ConfigurationError(
                 f"Two schedules are named {scheduled.name!r}, of {other.task} and {scheduled.task}: rename one."
             )
-        self.schedules[scheduled.name] = scheduled
+        self.timetable[scheduled.name] = scheduled
 
 
 def check_catch_up(value: object) -> CatchUp:

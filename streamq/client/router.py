@@ -38,7 +38,7 @@ class Router(Registry):
         """Hand everything to an application, now and later; `Application.include` calls this."""
         for task in list(self.tasks.values()):
             app.adopt_task(task, prefix, queue)
-        for scheduled in list(self.schedules.values()):
+        for scheduled in list(self.timetable.values()):
             app.adopt_schedule(scheduled, prefix)
         self._followers.append((weakref.ref(app), prefix, queue))
 

@@ -16,8 +16,10 @@ from streamq.client.call import (
     limit_ms,
     priority,
     queue_name,
+    soft_below_hard,
     unknown_option,
 )
+from streamq.client.executor import Executor, executor
 from streamq.client.hooks import Listener
 from streamq.core.clock import Duration, seconds
 from streamq.core.options import AppOptions, TaskOptions
@@ -31,7 +33,19 @@ Failure = type[BaseException]
 
 
 class RetrySettings(TypedDict, total=False):
-    """How failures are tried again, with Celery's names; for one task, or as defaults of an application."""
+    """How failures are tried again, with Celery's names; for one task, or as defaults of an application.
+
+    max_retries: how many attempts may follow the first one; None is no limit (3)
+    default_retry_delay: how long each wait is, unless a backoff is asked for
+    autoretry_for: exception classes that are tried again; of others only what raises `Retry` is
+    dont_autoretry_for: exceptions to these classes
+    retry_backoff: True waits 1, 2, 4 ... s, a number n waits n, 2n, 4n ... s, "fixed" waits `default_retry_delay`
+        every time, False waits that or not at all; unless given, `default_retry_delay` every time, else as True
+    retry_backoff_max: the longest wait of a growing backoff (10 min)
+    retry_jitter: a random part of each growing wait, so that what failed together does not come back together (True)
+    retry_kwargs: Celery's dict of `max_retries` and `countdown`
+    retry_delays: exception class -> the wait after it, or a function from the retries spent to seconds
+    """
 
     max_retries: int | None
     default_retry_delay: Duration
@@ -49,8 +63,10 @@ class TaskSettings(RetrySettings, total=False):
 
     name: of the task, for messages and routes; by default "module.function"
     queue, priority: where its jobs go, 0 to 9, higher first
+    executor: "loop" for an `async def`, "thread" for a plain `def`, or "process": a plain `def` that needs the CPU runs
+        in a child process, which is killed at the time limit
     time_limit: the attempt is cancelled and fails with `TimeLimitExceeded`; a thread goes on
-    soft_time_limit: `SoftTimeLimitExceeded` is raised inside an `async def`; not in a plain `def`
+    soft_time_limit: `SoftTimeLimitExceeded` is raised inside an `async def` or a child process; not in a thread
     result_ttl (result_expires): how long the record is kept; 0 keeps none
     ignore_result: keeps no record
     expires: jobs that have not started by then do not start
@@ -65,6 +81,7 @@ class TaskSettings(RetrySettings, total=False):
     name: str
     queue: str
     priority: int
+    executor: Executor
     time_limit: Duration
     soft_time_limit: Duration
     result_ttl: Duration
@@ -81,18 +98,26 @@ class TaskSettings(RetrySettings, total=False):
 
 
 class AppSettings(RetrySettings, total=False):
-    """What `StreamQ(...)` takes beside its URL, namespace and lifespan; each is also STREAMQ_<NAME>.
+    """What `StreamQ(...)` takes beside its URL, namespace and lifespan; each of these is also STREAMQ_<NAME>.
 
     lease: a worker that does not renew it for so long has lost its jobs; all workers of a queue must agree (30 s)
     grace: how long running jobs may go on when a worker stops (25 s)
     max_crashes: deliveries that may end without a report, before a job is a dead letter (3)
     max_payload: bytes of an encoded job or result (1 MiB)
     result_url: a Redis of its own for the records; by default they stay beside the queue
-    result_ttl, ignore_result: as of a task (1 h)
-    durability: "memory", "replicas:N" or "fsync", waited for `durability_timeout` (5 s)
-    serializer: of the arguments, "msgpack" or "json"; accept: what workers take
+    result_ttl: how long the records of finished jobs are kept; 0 keeps none (1 h)
+    ignore_result: keeps no records (False)
+    time_limit, soft_time_limit: of tasks that have none of their own
+    durability: what `enqueue` waits for: "memory", "replicas:N" or "fsync" ("memory")
+    durability_timeout: how long it waits for that (5 s)
+    serializer: of the arguments, "msgpack" or "json" ("msgpack")
+    accept: the serializers that workers take (msgpack,json)
     timeout: how long one call goes on trying to reach Redis (30 s)
     tz: of cron expressions that name none (UTC)
+    events: how many transitions of jobs each queue remembers, for `streamq timeline` and `events`; 0: none (10,000)
+    stall: how long the event loop may stand still before the log names the job and the line that hold it; 0: for ever
+        (1 s)
+    pool_size: child processes that a worker runs at once, for tasks with `executor="process"`; 0: one for each core (0)
     """
 
     lease: Duration
@@ -102,12 +127,17 @@ class AppSettings(RetrySettings, total=False):
     result_url: str
     result_ttl: Duration
     ignore_result: bool
+    time_limit: Duration
+    soft_time_limit: Duration
     durability: str
     durability_timeout: Duration
     serializer: str
     accept: Iterable[str]
     timeout: Duration
     tz: str
+    events: int
+    stall: Duration
+    pool_size: int
 
 
 RETRY_NAMES: Final = frozenset(RetrySettings.__annotations__)
@@ -133,10 +163,24 @@ def _lease(name: str, value: object) -> float:
     return found
 
 
+def _stall(name: str, value: object) -> float:
+    found = _seconds(name, value)
+    if 0 < found < 0.05:
+        raise ConfigurationError(f"{name}={value!r} is shorter than a busy event loop's rounds: give 0.05 or more.")
+    return found
+
+
 def _positive(name: str, value: object) -> int:
     number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ConfigurationError(f"{name}={value!r} is not a whole number of 1 or more: give one, as 3.")
+    return number
+
+
+def _count(name: str, value: object) -> int:
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ConfigurationError(f"{name}={value!r} is not a whole number of 0 or more: give one, as 4.")
     return number
 
 
@@ -174,12 +218,17 @@ _APP: Final[dict[str, Check]] = {
     "result_url": _url,
     "result_ttl": duration_ms,
     "ignore_result": _flag_or_text,
+    "time_limit": _limit,
+    "soft_time_limit": _limit,
     "durability": durability,
     "durability_timeout": _limit,
     "serializer": codec,
     "accept": _accept,
     "timeout": _limit,
     "tz": _tz,
+    "events": _count,
+    "stall": _stall,
+    "pool_size": _count,
 }
 
 
@@ -199,6 +248,7 @@ def app_options(given: Mapping[str, object], environ: Mapping[str, str] = os.env
         elif environ.get(variable):
             values[name] = check(variable, environ[variable])
     options = AppOptions(**values)
+    soft_below_hard(options.soft_time_limit, options.time_limit)
     if options.serializer not in options.accept:
         raise ConfigurationError(
             f"serializer={options.serializer!r} is not in accept={options.accept!r}: its workers would refuse it."
@@ -218,6 +268,7 @@ def retry_policy(given: Mapping[str, object], base: RetryPolicy | None = None) -
 _TASK: Final[dict[str, tuple[str, Check]]] = {
     "queue": ("queue", queue_name),
     "priority": ("priority", priority),
+    "executor": ("executor", executor),
     "time_limit": ("time_limit", _limit),
     "soft_time_limit": ("soft_time_limit", _limit),
     "result_ttl": ("result_ttl", duration_ms),
@@ -244,9 +295,5 @@ def task_options(given: Mapping[str, object], retries: RetryPolicy | None = None
         if name in HOOKS and not callable(value):
             raise ConfigurationError(f"{name}={value!r} cannot be called: give a function that takes an Event.")
     options = TaskOptions(retry=retry_policy(given, retries), **values)
-    soft, hard = options.soft_time_limit, options.time_limit
-    if soft is not None and hard is not None and soft >= hard:
-        raise ConfigurationError(
-            f"soft_time_limit={soft:g} s is not below time_limit={hard:g} s: the task would never see it."
-        )
+    soft_below_hard(options.soft_time_limit, options.time_limit)
     return options

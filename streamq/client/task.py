@@ -14,6 +14,7 @@ from anyio import CapacityLimiter
 from streamq.client.call import NO_CALL_OPTIONS, Call, CallOptions, CallSettings, as_arguments, call_options
 from streamq.client.context import Context, current_context, current_job_id, local_context
 from streamq.client.depends import Opened, Plan, close_all
+from streamq.client.executor import Address, address_of
 from streamq.client.handle import Job
 from streamq.client.naming import task_name
 from streamq.client.partial import Nowhere, Send, Signature
@@ -78,6 +79,7 @@ class Task(Generic[P, R]):
         self.is_async: Final = _is_async(fn, self.name)
         self.options: TaskOptions = task_options(settings)
         self.signature: Parameters = Parameters(self.name, fn)
+        self.address: Final[Address | None] = address_of(fn, self.options.executor, self.is_async, self.signature)
         self.outlet: Send = Nowhere(self.name)
         plan = Plan(fn)
         self._plan: Final = plan if plan.gives else None

@@ -78,6 +78,22 @@ def milliseconds(value: Duration, *, name: str = "duration") -> int:
     return max(round(exact), 1) if exact else 0
 
 
+def ago(seconds: float) -> str:
+    """A span for people.
+
+    >>> ago(0.25), ago(75), ago(9_000), ago(200_000)
+    ('0.2 s', '1 min 15 s', '2 h 30 min', '2 d 7 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = int(seconds)
+    for unit, size, below, smaller in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
+    raise AssertionError(seconds)
+
+
 def eta_ms(eta: datetime) -> int:
     """A date as milliseconds since the epoch, rounded up: never early. A naive one is taken as UTC.
 

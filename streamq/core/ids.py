@@ -16,6 +16,7 @@ _END = 0b11 << _RANDOM_BITS
 _STEP_BITS = 32
 _FOLLOW_BACK_MS = 10_000
 _ALLOWED_ID = re.compile(r"[!-~]{1,128}")
+_GENERATED = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
 _lock = threading.Lock()
 _bits = random.Random().getrandbits
@@ -61,6 +62,15 @@ def new_id(now_ms: int | None = None) -> str:
 
 def _head_of(now_ms: int) -> str:
     return f"{now_ms:012x}7{_bits(12):03x}"
+
+
+def made_at(job_id: str) -> int | None:
+    """When a generated id was made, in epoch ms; None of one that a user chose.
+
+    >>> made_at("0197c3f2a5d87b1e9c04d6a1f25b7e33"), made_at("invoice-42")
+    (1751339148760, None)
+    """
+    return int(job_id[:12], 16) if _GENERATED.fullmatch(job_id) else None
 
 
 def check_job_id(value: str) -> str:

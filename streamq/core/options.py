@@ -18,7 +18,7 @@ class TaskOptions:
     """What a task's decorator said, validated. Durations are seconds, `result_ttl` is milliseconds."""
 
     queue: str = ""  # empty: routed by name, else "default"
-    priority: int = 0
+    priority: int | None = None  # None: the route's, else 0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     time_limit: float | None = None
     soft_time_limit: float | None = None
@@ -29,6 +29,7 @@ class TaskOptions:
     acks_on_failure: bool = True
     log_args: bool = False
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    executor: str = ""  # empty: "loop" for async def, "thread" for def
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,14 @@ class AppOptions:
     result_url: str = ""  # where finished records are kept; empty: beside the queue
     result_ttl: int = 3_600_000  # ms
     ignore_result: bool = False
+    time_limit: float | None = None  # of tasks that have none of their own
+    soft_time_limit: float | None = None
     durability: str = "memory"
     durability_timeout: float = 5.0
     serializer: str = "msgpack"
     accept: tuple[str, ...] = ("msgpack", "json")
     timeout: float = 30.0  # how long one call may try to reach Redis
     tz: str = "UTC"
+    events: int = 10_000  # transitions that each queue remembers; 0: none
+    stall: float = 1.0  # how long the event loop may stand still before the log names who holds it; 0: for ever
+    pool_size: int = 0  # child processes at once; 0: one for each core

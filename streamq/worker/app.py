@@ -23,6 +23,7 @@ class StreamQ(Application[StateT]):
         concurrency: int = 100,
         prefetch: int = 0,
         burst: bool = False,
+        schedules: bool = True,
         grace: Duration | None = None,
         name: str | None = None,
         handle_signals: bool = False,
@@ -31,9 +32,9 @@ class StreamQ(Application[StateT]):
 
         `queues` are names (by default all that tasks and routes name, and "default"), or names with weights:
         `{"high": 3, "default": 1}` gives "high" three of four free slots while both have jobs. `concurrency`
-        jobs run at once, `prefetch` more are held ready. `burst` ends the worker when nothing is left. `grace`
-        is how long running jobs may go on after a stop; then they are cancelled and given back. Raises
-        `ConfigurationError`.
+        jobs run at once, `prefetch` more are held ready. `burst` ends the worker when nothing is left.
+        `schedules=False` leaves the schedules to other workers or to `streamq beat`. `grace` is how long running jobs
+        may go on after a stop; then they are cancelled and given back. Raises `ConfigurationError`.
 
             async with app.worker(queues=["io"], concurrency=10):
                 ...
@@ -44,6 +45,7 @@ class StreamQ(Application[StateT]):
             concurrency=concurrency,
             prefetch=prefetch,
             burst=burst,
+            schedules=schedules,
             grace=grace,
             name=name,
             handle_signals=handle_signals,

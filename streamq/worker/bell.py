@@ -20,7 +20,8 @@ class Ringers:
     due: Callable[[], None]  # a job is due earlier than all before
     cancel: Callable[[str], None]  # somebody cancels this job
     released: Callable[[], None]  # a job was given back
-    missed: Callable[[], None]  # a cancellation may have rung before anybody listened
+    paused: Callable[[bool], None]  # nobody may take jobs any more, or they may again
+    missed: Callable[[], None]  # a cancellation or a pause may have rung before anybody listened
 
 
 class Bell:
@@ -73,5 +74,9 @@ class Bell:
                 ringers.cancel(about.decode(errors="replace"))
             case b"released":
                 ringers.released()
+            case b"paused":
+                ringers.paused(True)
+            case b"resumed":
+                ringers.paused(False)
             case _:
                 pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -11,10 +12,11 @@ from streamq.worker.service import Service
 from streamq.worker.slots import Slots
 
 EVERY: Final = 0.02  # seconds
+logger = logging.getLogger("streamq.worker")
 
 
 class Burst(Service):
-    """Looks whether anything is left: on a queue, running here, or due."""
+    """Looks whether anything is left: on a queue, running here, or due. What waits in a paused queue is left there."""
 
     name = "burst"
 
@@ -31,6 +33,9 @@ class Burst(Service):
         if not self._slots.empty or not all(lane.calm for lane in self._lanes):
             self._confirmed = False
         elif self._confirmed:
+            for lane in self._lanes:
+                if lane.paused:
+                    logger.warning("queue %s is paused: this worker ends and leaves its jobs there", lane.queue)
             self._stop()
         else:
             self._confirmed = True

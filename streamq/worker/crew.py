@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from streamq.broker.checkup import libraries
 from streamq.broker.inspector import WorkerInfo
 from streamq.client.app import Application
 from streamq.worker.alive import Runs
@@ -23,12 +24,14 @@ from streamq.worker.held import Held, Holding, snapshot
 from streamq.worker.janitor import Janitor
 from streamq.worker.lane import Lane
 from streamq.worker.listener import Listener
+from streamq.worker.pool import Pool
 from streamq.worker.promoter import Promoter
 from streamq.worker.reclaimer import Reclaimer
 from streamq.worker.reports import Reports
 from streamq.worker.runner import Runner
 from streamq.worker.scheduler import Scheduler
 from streamq.worker.slots import Slots
+from streamq.worker.watchdog import Watchdog
 
 SHOWN: Final = 1_000  # running jobs that a worker names in what it says of itself
 
@@ -63,6 +66,11 @@ class Orders(Protocol):
         """Whether it ends when nothing is left."""
         ...
 
+    @property
+    def schedules(self) -> bool:
+        """Whether it enqueues the occurrences of schedules."""
+        ...
+
     def stop(self) -> None:
         """End, in good order."""
         ...
@@ -77,27 +85,29 @@ class Crew:
         self._app = app
         self._waking = False
         self.slots = Slots(orders.concurrency, orders.prefetch, orders.weights)
-        self.runner = Runner(app, self.slots, name, state)
+        self.pool = Pool(app.options.pool_size)
+        self.runner = Runner(app, self.slots, name, state, self.pool)
         talkative = frozenset(task.name for task in app.tasks.values() if task.options.log_args)
-        reports = Reports(app.events, name, talkative)
-        self.lanes = {queue: Lane(broker, queue, name, self.slots, self.runner, reports) for queue in queues}
+        self.reports = Reports(app.events, name, talkative)
+        self.lanes = {queue: Lane(broker, queue, name, self.slots, self.runner, self.reports) for queue in queues}
         self._held: dict[str, Held] = {queue: lane.held for queue, lane in self.lanes.items()}
         self._info = WorkerInfo(
             name, socket.gethostname(), os.getpid(), _version(), queues, orders.concurrency, sorted(app.tasks),
-            broker.clock.now_ms(),
+            broker.clock.now_ms(), libraries=libraries(),
         )  # fmt: skip
         self.heartbeat = Heartbeat(broker, name, self._held, self._said)
         self.promoters = {queue: Promoter(broker, queue) for queue in queues}
         self.reclaimers = {queue: Reclaimer(broker, lane, name, self.slots) for queue, lane in self.lanes.items()}
         self.listeners = [Listener(broker, lane, name, self.slots) for lane in self.lanes.values()]
-        self.scheduler = Scheduler(app)
         self.janitor = Janitor(broker, queues, broker.options.lease)
         bell = Bell(broker, {queue: self._ringers(queue) for queue in queues})
         flights = [Flight(broker, lane, name, number) for lane in self.lanes.values() for number in range(OVERLAP)]
-        self.outlive_jobs: list[Runs] = [self.heartbeat, bell, *flights]
-        self.bring_jobs: list[Runs] = [
-            *self.promoters.values(), *self.reclaimers.values(), self.scheduler, self.janitor,
-        ]  # fmt: skip
+        self.outlive_jobs: list[Runs] = [self.heartbeat, bell, self.pool, *flights]
+        if app.options.stall:
+            self.outlive_jobs.append(Watchdog(app, name, self._held))
+        self.bring_jobs: list[Runs] = [*self.promoters.values(), *self.reclaimers.values(), self.janitor]
+        if orders.schedules:
+            self.bring_jobs.append(Scheduler(app))
         if orders.burst:
             self.bring_jobs.append(Burst(broker, list(self.lanes.values()), self.slots, orders.stop))
         self.bring_jobs += self.listeners
@@ -110,8 +120,13 @@ class Crew:
             due=self.promoters[queue].wake,
             cancel=lambda job_id: self._cancel(queue, job_id),
             released=self.reclaimers[queue].wake,
-            missed=self.heartbeat.wake,
+            paused=lambda paused: self.lanes[queue].rule(paused, time.monotonic()),
+            missed=lambda: self._missed(queue),
         )
+
+    def _missed(self, queue: str) -> None:
+        self.heartbeat.wake()
+        self.lanes[queue].prompt()
 
     def _cancel(self, queue: str, job_id: str) -> None:
         if any(holding.delivery.job_id == job_id for holding in self.lanes[queue].held.values()):

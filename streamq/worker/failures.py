@@ -26,12 +26,15 @@ def failure_of(exc: BaseException, *, at: int, attempt: int, worker: str) -> Fai
 
 
 def class_name(kind: type[BaseException]) -> str:
-    """The class with its module; builtins stand alone.
+    """The class with its module; builtins stand alone, and streamq's own are where users import them from.
 
-    >>> class_name(ValueError)
-    'ValueError'
+    >>> class_name(ValueError), class_name(StreamQError)
+    ('ValueError', 'streamq.StreamQError')
     """
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    module = "streamq" if kind.__module__.startswith("streamq.") else kind.__module__
+    return f"{module}.{kind.__qualname__}"
 
 
 def _message(exc: BaseException) -> str:

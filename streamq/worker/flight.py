@@ -50,12 +50,20 @@ class Flight:
         pairs = [(holding.delivery, settlement) for holding, settlement in load.batch]
         turn: Turn | None = None
         sent = 0.0
+        heard = load.heard
 
         async def once() -> Turn:
-            nonlocal sent
+            nonlocal sent, heard
             sent = time.monotonic()
+            told, heard = heard, []  # once: a second time it could be written after these jobs have ended
             return await self._broker.turn(
-                lane.queue, self._consumer, pairs, load.want, request=self._request, flight=self._number
+                lane.queue,
+                self._consumer,
+                pairs,
+                load.want,
+                request=self._request,
+                flight=self._number,
+                heard=told,
             )
 
         try:

@@ -29,11 +29,15 @@ Finished = tuple[Holding, Settlement]
 
 
 class Load(NamedTuple):
-    """What one turn carries: settlements, the delivery counts they were made under, and places to fill."""
+    """What one turn carries: settlements, the delivery counts they were made under, places to fill.
+
+    `heard` are the jobs that the listener brought since the last one: history has to know of them.
+    """
 
     batch: list[Finished]
     counts: list[int]
     want: int
+    heard: list[str]
 
 
 class Lane:
@@ -54,6 +58,10 @@ class Lane:
         self.room = asyncio.Event()  # the listener may block
         self.on_free: Callable[[], None] | None = None  # several queues: tell the others of a free slot
         self.on_suspect: Callable[[], None] | None = None  # the next suspect may come
+        self.on_resume: Callable[[], None] | None = None  # what was given back may be taken again
+        self.on_room: Callable[[], None] | None = None  # a sweep found every slot taken
+        self.paused = False  # nobody may take jobs of the queue
+        self._ruled = 0.0  # since when that is known (monotonic seconds): older answers count no more
         self._broker = broker
         self._consumer = consumer
         self._slots = slots
@@ -67,6 +75,7 @@ class Lane:
         self.gate = asyncio.Lock()  # of the flights, one waits for the bell
         self.gave_up = asyncio.Event()  # Redis is no longer tried
         self._done: list[Finished] = []
+        self._heard: list[str] = []
         self._heavy = False
         self.unheld: set[Holding] = set()  # acknowledged early, and running
         self._early: dict[int, asyncio.Future[bool]] = {}
@@ -87,17 +96,19 @@ class Lane:
         batch = self._take()
         fetch = not self.closing and (share.hungry or self._prompted or bool(batch))
         want = slots.reserve(share, self._fill) if fetch else 0
-        if not batch and not want:
+        if not (batch or want or self._heard):
             if slots.listening and not slots.shared:
                 self._prompted = False  # the only slot is the listener's, and it looks already
             self._review()
             return None
-        self._prompted = False
+        if batch or want:
+            self._prompted = False
         self._flying += 1
         slots.flying += 1
         if self._done:
             self.bell.set()  # the other half
-        return Load(batch, [holding.delivery.count for holding, _ in batch], want)
+        heard, self._heard = self._heard, []
+        return Load(batch, [holding.delivery.count for holding, _ in batch], want, heard)
 
     def landed(self, load: Load, turn: Turn | None, sent: float) -> None:
         """What Redis answered to a turn that was sent at `sent` (monotonic seconds); None if it was given up."""
@@ -112,6 +123,8 @@ class Lane:
         if load.want:
             slots.feed(share, got >= load.want)
             self._looked = sent
+            if turn.paused is not self.paused and sent > self._ruled:
+                self.rule(turn.paused, sent)
         self._settled(load, turn)
         self.receive(turn.deliveries, sent)
         self._review()
@@ -119,7 +132,7 @@ class Lane:
 
     def _review(self) -> None:
         # Still hungry: the next turn looks. Else the listener may wait for the next job.
-        if not self.closing and not self._share.hungry and self._slots.idle:
+        if not (self.closing or self.paused or self._share.hungry) and self._slots.idle:
             self.room.set()
         else:
             self.room.clear()
@@ -129,10 +142,13 @@ class Lane:
         slots, share = self._slots, self._share
         unwatched = slots.shared and not share.hungry and not self.room.is_set()
         # Nobody listens while all slots are taken: what is known of the queue grows old.
-        if unwatched and time.monotonic() - self._looked > STALE and not self.closing:
+        if unwatched and time.monotonic() - self._looked > STALE and not (self.closing or self.paused):
             slots.feed(share, True)
         if self._done or self._prompted or (share.hungry and slots.free):
             self.bell.set()
+        if self.on_room is not None and slots.idle:
+            sweep, self.on_room = self.on_room, None
+            sweep()
 
     def freed(self) -> None:
         """A turn or a sweep is back: slots that were reserved are free again, for any lane."""
@@ -141,10 +157,36 @@ class Lane:
         else:
             self.on_free()
 
+    def hear(self, deliveries: Sequence[Delivery], asked: float) -> None:
+        """What the listener brought at last, having asked at `asked`: there is probably more."""
+        if deliveries:
+            if self._broker.options.events:
+                self._heard += [delivery.job_id for delivery in deliveries]
+            self.receive(deliveries, asked)
+            self.prompt()
+
     def prompt(self) -> None:
         """There is probably a job: look at once."""
         self._prompted = True
         self.bell.set()
+
+    def rule(self, paused: bool, known: float) -> None:
+        """Whether the queue is paused, as of `known` (monotonic seconds): the bell says so, or an answer to a turn.
+
+        Nothing starts while it is, and what waits here for a slot is given back. What runs goes on.
+        """
+        if paused is not self.paused:
+            logger.info("queue %s is %s", self.queue, "paused: none of its jobs starts" if paused else "resumed")
+        self._ruled, self.paused = known, paused
+        if not paused:
+            self.prompt()
+            if self.on_resume is not None:
+                self.on_resume()
+            return
+        self._share.hungry = False
+        self.room.clear()
+        for holding in self._runner.unstarted(self):
+            self.release_unstarted(holding)
 
     @property
     def calm(self) -> bool:
@@ -156,11 +198,12 @@ class Lane:
 
     def receive(self, deliveries: Sequence[Delivery], asked: float) -> None:
         """Take these in hand. Their leases count from `asked` (monotonic seconds), when Redis was asked for them."""
-        if self.closing:
-            for delivery in deliveries:
-                self._release(delivery, asked)
-            return
         deadline, held, accept = asked + self._lease, self.held, self._runner.accept
+        if self.closing or self.paused:
+            for delivery in deliveries:
+                if not self._known((delivery.priority, delivery.entry), delivery, deadline):
+                    self._release(delivery, asked)
+            return
         for delivery in deliveries:
             key = (delivery.priority, delivery.entry)
             if delivery.count > 1 and self._known(key, delivery, deadline):
@@ -255,7 +298,7 @@ class Lane:
         wanted = bool(load.batch) and self._reports.wanted
         for (holding, settlement), count, reply in zip(load.batch, load.counts, turn.replies, strict=True):
             good = reply in ("ok", "dup")
-            if not good and holding.adopted and holding.delivery.count != count:
+            if holding.adopted and holding.delivery.count != count and (not good or isinstance(settlement, Release)):
                 self._done.append((holding, settlement))  # the sweep gave it to us again while this travelled
                 continue
             waiting = self._early.pop(id(holding), None) if self._early else None
@@ -272,6 +315,8 @@ class Lane:
                 self._lost(holding, f"Redis says {reply}: another worker has it or had it")
             elif wanted:
                 self._reports.settled(holding, settlement, turn.now)
+        if wanted:
+            self._reports.batch_ended()
 
     def _forget(self, holding: Holding) -> None:
         self.held.pop(holding.key, None)
@@ -292,6 +337,7 @@ class Lane:
         told = await conclude(self._broker, holding, settlement, self.gave_up)
         if told and self._reports.wanted:
             self._reports.settled(holding, settlement, self._broker.clock.now_ms())
+            self._reports.batch_ended()
 
     def _concluded(self, task: asyncio.Task[None]) -> None:
         self._concluding.discard(task)

@@ -8,10 +8,12 @@ from typing import Final
 
 from streamq.broker.broker import Broker
 from streamq.worker.lane import Lane
+from streamq.worker.rest import rest
 from streamq.worker.service import Service
 from streamq.worker.slots import Slots
 
 BLOCK_MS: Final = 5_000  # never 0: a half-open connection would be waited on for hours
+LOOK_AGAIN: Final = 5.0  # seconds; that a paused queue was resumed may go unheard
 
 
 class Listener(Service):
@@ -37,7 +39,10 @@ class Listener(Service):
 
     async def turn(self) -> float:
         """Wait until there is room, then for a job; what comes is passed on, and the lane looks for more."""
-        await self._lane.room.wait()
+        if not self._lane.room.is_set() and not await rest(LOOK_AGAIN, self._lane.room):
+            if self._lane.paused:
+                self._lane.prompt()
+            return 0
         if self.stopping.is_set():
             return 0
         if not self._slots.idle:
@@ -54,9 +59,7 @@ class Listener(Service):
             return 0
         finally:
             self._slots.listening -= 1
-        if deliveries:
-            self._lane.receive(deliveries, asked)
-            self._lane.prompt()
+        self._lane.hear(deliveries, asked)
         return 0
 
     def stop(self) -> None:

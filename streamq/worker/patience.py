@@ -6,10 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from streamq.broker.connect import Address, describe, is_full, is_transient
 from streamq.broker.retrying import LONGEST, backoff
+from streamq.client.app import Application
+from streamq.errors import BrokerUnavailable
+from streamq.worker.rest import rest
 
 FIRST_SILENCE: Final = 0.2  # seconds
 logger = logging.getLogger("streamq.worker")
@@ -79,11 +82,20 @@ async def persist(call: Callable[[], Awaitable[T]], *, what: str, where: Address
     raise AssertionError("the backoff has no end")
 
 
-async def rest(seconds: float, until: asyncio.Event) -> bool:
-    """Wait for the event, `seconds` at most. True if it is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await until.wait()
-    except TimeoutError:
-        return until.is_set()
-    return True
+async def opened(app: Application[Any], *, what: str, stopping: asyncio.Event, tries: int | None = None) -> None:
+    """Open the application as soon as Redis can be reached.
+
+    Raises `BrokerUnavailable` after so many `tries` (None: never), `GaveUp` if `stopping` is set meanwhile, and
+    `UnsuitableServer`.
+    """
+    for tried, pause in enumerate(backoff(), start=1):
+        try:
+            await app.open(timeout=0)
+        except BrokerUnavailable as error:
+            if tried == tries:
+                raise
+            logger.warning("%s: %s; next try in %.1f s", what, error, pause)
+            if await rest(pause, stopping):
+                raise GaveUp(what) from error
+        else:
+            return

@@ -41,7 +41,7 @@ class Reclaimer(Service):
         self._quiet_until = 0.0
         self._pending = False  # at a priority that was looked at
         self._everywhere_at = 0.0
-        lane.on_suspect = self.wake
+        lane.on_suspect = lane.on_resume = self.wake
 
     def wake(self) -> None:
         """Look everywhere at once: a job was given back."""
@@ -59,6 +59,8 @@ class Reclaimer(Service):
         slots, share = self._slots, self._slots.share(self._lane.queue)
         want = slots.reserve(share, MOST, sweep=True)
         if not want:
+            if not self._everywhere_at:
+                self._lane.on_room = self.wake  # there is something to take
             return pause
         if everywhere:  # before it is sent: somebody may ring meanwhile
             self._everywhere_at = now + self._lease * (EVERYWHERE + 0.1 * random.random())
@@ -84,7 +86,8 @@ class Reclaimer(Service):
             slots.settle(share, want, got)
             self._lane.freed()
         self._lane.receive(deliveries, asked)
-        if got == want:
+        if got == want:  # there may be more
+            self._everywhere_at = 0.0
             return 0
         return self._until(min(quiet, pause) if quiet > 0 else pause)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, Protocol, cast
 
+from streamq.broker.wire import decode_value
 from streamq.client.hooks import Event, Events
 from streamq.core.job import Failure, Reason, State
 from streamq.core.outcome import Bury, Complete, Drop, Release, Reschedule, Settlement
 from streamq.worker.held import Holding
-from streamq.worker.log import job_ended, jobs
+from streamq.worker.log import job_ended, jobs, state_of
 
+MAX_SHOWN: Final = 500  # characters of arguments in a log line
 _OF_STATE: Final = {
     State.SUCCESS: "job.succeeded",
     State.FAILURE: "job.failed",
@@ -39,8 +41,22 @@ def names_of(settlement: Settlement) -> tuple[str, ...]:
             return ("job.lost",)
 
 
+class Counts(Protocol):
+    """Who counts the attempts that end in this process."""
+
+    def ended(self, queue: str, state: str, ms: float) -> None:
+        """One attempt is over; it ran for `ms`, 0 if it never began."""
+        ...
+
+    def batch_ended(self) -> None:
+        """All attempts of one turn have been told."""
+        ...
+
+
 class Reports:
     """Asks once a batch whether anybody listens at all."""
+
+    tally: Counts | None = None
 
     def __init__(self, events: Events, worker: str, log_args: frozenset[str]) -> None:
         self._events = events
@@ -50,12 +66,15 @@ class Reports:
     @property
     def wanted(self) -> bool:
         """Whether anybody would notice."""
-        return jobs.isEnabledFor(logging.INFO) or any(self._events.wants(name) for name in _ALL)
+        counted = self.tally is not None
+        return counted or jobs.isEnabledFor(logging.INFO) or any(self._events.wants(name) for name in _ALL)
 
     def settled(self, holding: Holding, settlement: Settlement, now: int) -> None:
         """One attempt is over and Redis knows. `now` is epoch ms."""
         task = "" if holding.job is None else holding.job.task
         spent = max(0, now - holding.started_at) if holding.started_at else 0
+        if self.tally is not None:
+            self.tally.ended(holding.delivery.queue, state_of(settlement), spent)
         if jobs.isEnabledFor(logging.INFO):
             job_ended(holding.delivery, task, holding.attempt, settlement, spent, self._arguments(holding, task))
         for name in names_of(settlement):
@@ -64,14 +83,27 @@ class Reports:
 
     def lost(self, holding: Holding, now: int) -> None:
         """The lease went before the attempt could be recorded."""
+        if self.tally is not None:
+            self.tally.ended(holding.delivery.queue, state_of(Drop()), 0)
         if self._events.wants("job.lost"):
             task = "" if holding.job is None else holding.job.task
             self._events.emit(self._event("job.lost", holding, Drop(), task, 0, now))
 
+    def batch_ended(self) -> None:
+        """All of one turn, or one job that was acknowledged early, has been told."""
+        if self.tally is not None:
+            self.tally.batch_ended()
+
     def _arguments(self, holding: Holding, task: str) -> str:
         if task not in self._log_args or holding.job is None:
             return ""
-        return f"({bytes(holding.job.args)[:500]!r}, {bytes(holding.job.kwargs)[:500]!r})"
+        try:
+            args = cast("list[object]", decode_value(holding.job.args))
+            named = cast("dict[str, object]", decode_value(holding.job.kwargs))
+            shown = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in named.items())])
+        except Exception:  # noqa: BLE001 - the log line must come, whatever a producer wrote
+            shown = f"{bytes(holding.job.args)!r}, {bytes(holding.job.kwargs)!r}"
+        return f"({shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 1] + '…'})"
 
     def _event(self, name: str, holding: Holding, settlement: Settlement, task: str, spent: int, now: int) -> Event:
         delivery, reason, delay = holding.delivery, "", 0.0

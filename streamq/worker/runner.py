@@ -7,7 +7,8 @@ import difflib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,8 +19,9 @@ from streamq.broker.broker import Broker
 from streamq.broker.wire import NO_OPTIONS, Unreadable, decode_job, decode_options, encode_progress, encode_value
 from streamq.client.app import Application
 from streamq.client.context import Context, current_context, current_job_id
+from streamq.client.executor import Address
 from streamq.client.hooks import Event
-from streamq.core.job import Delivery, JobBody, Progress
+from streamq.core.job import Delivery, Failure, JobBody, Progress
 from streamq.core.limits import check_payload
 from streamq.core.outcome import (
     NIL,
@@ -49,6 +51,9 @@ from streamq.worker.failures import failure_of
 from streamq.worker.held import Cancellation, Cause, Holding
 from streamq.worker.limits import SoftLimit
 from streamq.worker.plan import Plan
+from streamq.worker.pool import Pool
+from streamq.worker.pool_child import Order
+from streamq.worker.remote import told
 from streamq.worker.slots import Slots
 
 logger = logging.getLogger("streamq.worker")
@@ -74,7 +79,7 @@ class Runner:
     runner.accept(deliveries, lane)
     """
 
-    def __init__(self, app: Application[Any], slots: Slots, worker: str, state: object) -> None:
+    def __init__(self, app: Application[Any], slots: Slots, worker: str, state: object, pool: Pool) -> None:
         self.app = app
         self._broker: Broker = app.broker
         self._options = app.options
@@ -82,6 +87,7 @@ class Runner:
         self._slots = slots
         self._worker = worker
         self._state = state
+        self._pool = pool
         self._threads = anyio.CapacityLimiter(slots.concurrency)
         self._waiting: deque[tuple[Holding, Desk]] = deque()
         self._suspects = asyncio.Lock()
@@ -106,11 +112,12 @@ class Runner:
         self._slots.running += 1
         holding.task = self._create_task(self._work(holding, desk))
 
-    def unstarted(self) -> list[Holding]:
-        """Take back everything that waits for a slot."""
-        waiting, self._waiting = [holding for holding, _ in self._waiting], deque[tuple[Holding, Desk]]()
-        self._slots.waiting = 0
-        return waiting
+    def unstarted(self, desk: Desk | None = None) -> list[Holding]:
+        """Take back what waits for a slot: everything, or what this desk handed over."""
+        taken = [holding for holding, whose in self._waiting if desk is None or whose is desk]
+        self._waiting = deque(each for each in self._waiting if desk is not None and each[1] is not desk)
+        self._slots.waiting -= len(taken)
+        return taken
 
     async def _work(self, holding: Holding, desk: Desk) -> None:
         holding.begun = True
@@ -217,7 +224,6 @@ class Runner:
     def _call(self, holding: Holding, job: JobBody, plan: Plan) -> Coroutine[Any, Any, object]:
         delivery, task, call = holding.delivery, plan.task, plan.call
         assert task is not None
-        args, kwargs = task.signature.decode(job.args, job.kwargs, call.codec)
         ctx: Context[Any] = Context(
             job_id=delivery.job_id,
             task=job.task,
@@ -234,26 +240,40 @@ class Runner:
         )
         current_context.set(ctx)
         middleware = self.app.run_chain
+        if plan.address is not None:
+            return self._call_child(holding, job, plan, plan.address, ctx)
+        args, kwargs = task.signature.decode(job.args, job.kwargs, call.codec)
         if middleware is None:
             return task.call(ctx, args, kwargs, self._threads)
         return middleware(ctx, lambda: task.call(ctx, args, kwargs, self._threads))
 
     async def _limited(self, call: Coroutine[Any, Any, object], holding: Holding, plan: Plan) -> object:
-        hard, soft = plan.hard_limit, plan.soft_limit
-        timer: asyncio.TimerHandle | None = None
-        if hard:
-            holding.hard_limit = time.monotonic() + hard
-            timer = asyncio.get_running_loop().call_later(
-                hard, holding.cancel, Cause.TIME_LIMIT, f"the time limit of {hard:g} s was reached"
-            )
         assert plan.task is not None
-        if not plan.task.is_async and (hard or soft):
+        if plan.address is not None:
+            return await call  # its time begins when a child is free
+        soft = plan.soft_limit
+        if not plan.task.is_async and (plan.hard_limit or soft):
             self._say_what_threads_cannot(plan.task.name)
-        try:
+        with _time_limit(holding, plan.hard_limit):
             return await (SoftLimit(call, soft) if soft and plan.task.is_async else call)
-        finally:
-            if timer is not None:
-                timer.cancel()
+
+    async def _call_child(
+        self, holding: Holding, job: JobBody, plan: Plan, address: Address, ctx: Context[Any]
+    ) -> object:
+        task, middleware = plan.task, self.app.run_chain
+        assert task is not None
+        order = Order(
+            *address, task.name, job.args, job.kwargs, plan.call.codec, ctx.job_id, plan.soft_limit,
+            self._options.max_payload,
+        )  # fmt: skip
+        limit = partial(_time_limit, holding, plan.hard_limit)
+        if middleware is None:
+            return await self._pool.call(order, limit)
+
+        async def value() -> object:  # as it was returned, for the middleware
+            return task.signature.result(await self._pool.call(order, limit))
+
+        return await middleware(ctx, value)
 
     # ---- what it came to ---------------------------------------------------------------------------------------
 
@@ -288,8 +308,11 @@ class Runner:
             case _:
                 return None  # it had its own last word: a failure, a Retry, a Snooze
 
-    def _failure(self, error: BaseException, holding: Holding) -> Any:
-        return failure_of(error, at=self._clock.now_ms(), attempt=holding.attempt, worker=self._worker)
+    def _failure(self, error: BaseException, holding: Holding) -> Failure:
+        at, attempt = self._clock.now_ms(), holding.attempt
+        if failure := told(error):
+            return Failure(failure.error, failure.message, failure.traceback, at, attempt, self._worker)
+        return failure_of(error, at=at, attempt=attempt, worker=self._worker)
 
     # ---- what is said about it -----------------------------------------------------------------------------
 
@@ -329,6 +352,22 @@ class Runner:
                 "fails and the thread goes on; a soft time limit is not raised in it",
                 name,
             )
+
+
+@contextmanager
+def _time_limit(holding: Holding, hard: float) -> Generator[None]:
+    """Cancel the job after `hard` seconds in here; 0: never."""
+    if not hard:
+        yield
+        return
+    holding.hard_limit = time.monotonic() + hard
+    timer = asyncio.get_running_loop().call_later(
+        hard, holding.cancel, Cause.TIME_LIMIT, f"the time limit of {hard:g} s was reached"
+    )
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 _DISREGARD: Final = frozenset({Cause.LOST, Cause.TIME_LIMIT})  # what it returned after these does not count

@@ -42,7 +42,7 @@ class Scheduler(Service):
 
     async def turn(self) -> float:
         """Offer what is due; seconds until the next."""
-        if not self._app.schedules:
+        if not self._app.timetable:
             return 3600.0
         if not self._started:
             await self._start()
@@ -50,7 +50,7 @@ class Scheduler(Service):
         now = self._broker.clock.now_ms()
         while self._next and self._next[0][0] <= now and not self.stopping.is_set():
             occurrence, name = self._next[0]
-            scheduled = self._app.schedules[name]
+            scheduled = self._app.timetable[name]
             for due in self._due(scheduled, occurrence, now):
                 await self._fire(scheduled, due)
             heapq.heapreplace(self._next, (scheduled.schedule.after(now), name))
@@ -61,14 +61,14 @@ class Scheduler(Service):
         """Begin where somebody, perhaps an earlier run, left off."""
         last: dict[str, int] = {}
         by_queue: dict[str, list[str]] = {}
-        for name, scheduled in self._app.schedules.items():
+        for name, scheduled in self._app.timetable.items():
             by_queue.setdefault(self._app.build(scheduled.signature())[0], []).append(name)
         for queue, names in by_queue.items():
             for first in range(0, len(names), 1_000):
                 last |= await self._broker.last_fired(queue, names[first : first + 1_000])
         now = self._broker.clock.now_ms()
         self._next = []
-        for name, scheduled in self._app.schedules.items():
+        for name, scheduled in self._app.timetable.items():
             since = now if scheduled.catch_up == "skip" else min(last[name], now)
             self._next.append((scheduled.schedule.after(since), name))
         heapq.heapify(self._next)

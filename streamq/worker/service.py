@@ -6,7 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 
 from streamq.broker.connect import Address
-from streamq.worker.patience import GaveUp, persist, rest
+from streamq.worker.patience import GaveUp, persist
+from streamq.worker.rest import rest
 
 
 class Service(ABC):

@@ -11,17 +11,16 @@ from types import TracebackType
 from typing import Any, Final
 
 from streamq.broker.connect import describe, is_transient
-from streamq.broker.retrying import backoff
 from streamq.client.app import Application
 from streamq.client.hooks import Event
 from streamq.core.clock import Duration, seconds
 from streamq.core.options import DEFAULT_QUEUE
-from streamq.errors import BrokerUnavailable, ConfigurationError
+from streamq.errors import ConfigurationError
 from streamq.worker.alive import alive, causes
 from streamq.worker.crew import Crew
 from streamq.worker.held import Cause, Holding
 from streamq.worker.identity import worker_id
-from streamq.worker.patience import GaveUp, persist, rest
+from streamq.worker.patience import GaveUp, opened, persist
 from streamq.worker.signals import handled
 
 logger = logging.getLogger("streamq.worker")
@@ -50,6 +49,7 @@ class Worker:
         concurrency: int = 100,
         prefetch: int = 0,
         burst: bool = False,
+        schedules: bool = True,
         grace: Duration | None = None,
         name: str | None = None,
         handle_signals: bool = False,
@@ -64,6 +64,7 @@ class Worker:
         self.concurrency: Final = concurrency
         self.prefetch: Final = prefetch
         self.burst: Final = burst
+        self.schedules: Final = schedules
         self.grace: Final = app.options.grace if grace is None else seconds(grace, name="grace")
         self.name = name or worker_id()
         self.crew: Crew | None = None
@@ -211,19 +212,8 @@ class Worker:
                 )
 
     async def _open(self) -> None:
-        tried = 0
-        for pause in backoff():
-            try:
-                await self.app.open(timeout=0)
-            except BrokerUnavailable as error:
-                tried += 1
-                if self.burst and tried >= BURST_TRIES:
-                    raise
-                logger.warning("worker %s: %s; next try in %.1f s", self.name, error, pause)
-                if await rest(pause, self._stopping):
-                    raise GaveUp(self.name) from error
-            else:
-                return
+        tries = BURST_TRIES if self.burst else None
+        await opened(self.app, what=f"worker {self.name}", stopping=self._stopping, tries=tries)
 
     def _tell(self, event: str) -> None:
         if self.app.events.wants(event):

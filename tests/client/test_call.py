@@ -178,6 +178,10 @@ def test_task_options() -> None:
         task_options({"max_retrys": 3})
     with pytest.raises(ConfigurationError, match="never see it"):
         task_options({"time_limit": 1, "soft_time_limit": 1})
+    with pytest.raises(ConfigurationError, match="never see it"):
+        call_options(NO_CALL_OPTIONS, {"time_limit": 1, "soft_time_limit": "5s"})
+    with pytest.raises(ConfigurationError, match="never see it"):
+        app_options({"time_limit": 1, "soft_time_limit": 1}, {})
     with pytest.raises(ConfigurationError, match="on_error=3"):
         task_options({"on_error": 3})
 

@@ -311,3 +311,27 @@ async def test_a_queue_tells_its_size(app: MakeApp) -> None:
     assert await shop_app.queue().workers() == []
     for job in jobs:
         await job.cancel()
+
+
+async def test_a_job_that_was_looked_up_gives_the_annotated_type(app: MakeApp) -> None:
+    shop_app = shop(app)
+    async with shop_app, shop_app.worker():
+        job = await enqueue(shop_app, 3)
+        assert await job.result(timeout=10) == Point(3)
+        assert await shop_app.job(job.id).result(timeout=10) == Point(3)
+        stranger = app()
+        assert await stranger.job(job.id, "default").result(timeout=10) == {"x": 3}
+
+
+async def test_threads_can_ask_all_that_a_loop_can(app: MakeApp) -> None:
+    shop_app = shop(app)
+    await shop_app.open()
+    job = await enqueue(shop_app, 3)
+
+    def view() -> tuple[State, str, Progress | None, str]:
+        mine = shop_app.job(job.id)
+        return mine.status_sync(), mine.info_sync().task, mine.progress_sync(), mine.cancel_sync("no more").value
+
+    assert await asyncio.to_thread(view) == (State.QUEUED, "locate", None, "cancelled")
+    with pytest.raises(JobCancelled, match="no more"):
+        await asyncio.to_thread(job.result_sync, 5)

@@ -74,7 +74,7 @@ def test_a_router_belongs_to_the_application_that_includes_it() -> None:
     assert (included.options.retry.max_retries, included.options.retry.default_delay) == (9, 7.0)
     assert isinstance(send.outlet, Dispatch)
     assert send.name == "mail.send"
-    assert shop.schedules["mail.digest"] == Scheduled("mail.digest", "mail.digest", Every("5m"), ("all",))
+    assert shop.timetable["mail.digest"] == Scheduled("mail.digest", "mail.digest", Every("5m"), ("all",))
 
 
 def test_what_is_added_later_is_included_too_and_a_router_keeps_no_application_alive() -> None:
@@ -88,7 +88,7 @@ def test_what_is_added_later_is_included_too_and_a_router_keeps_no_application_a
     own = late.original_name
     assert (f"a.{own}" in shop.tasks, f"b.{own}" in other.tasks) == (True, True)
     assert shop.tasks[f"a.{own}"].name == f"a.{own}"
-    assert "a.n" in shop.schedules
+    assert "a.n" in shop.timetable
     dead = weakref.ref(shop)
     del shop
     gc.collect()
@@ -149,11 +149,11 @@ def test_schedules() -> None:
     @shop.cron(crontab(hour=5))
     def plain() -> None: ...
 
-    assert shop.schedules["four"].schedule == Cron("0 4 * * *", "UTC")
-    assert shop.schedules["t"] == Scheduled("t", "t", Cron("0 3 * * *", "Europe/Berlin"), catch_up="all")
-    assert shop.schedules["t every 1m30s"].options.queue == "q"
-    assert shop.schedules["four"].signature().kwargs == {"x": 1}
-    assert shop.schedules[plain.name].schedule == crontab(hour=5, tz="Europe/Berlin")
+    assert shop.timetable["four"].schedule == Cron("0 4 * * *", "UTC")
+    assert shop.timetable["t"] == Scheduled("t", "t", Cron("0 3 * * *", "Europe/Berlin"), catch_up="all")
+    assert shop.timetable["t every 1m30s"].options.queue == "q"
+    assert shop.timetable["four"].signature().kwargs == {"x": 1}
+    assert shop.timetable[plain.name].schedule == crontab(hour=5, tz="Europe/Berlin")
     assert plain() is None
     with pytest.raises(ConfigurationError, match="catch_up='maybe'"):
         shop.every(1, catch_up="maybe")  # type: ignore[arg-type]
@@ -177,9 +177,9 @@ def test_celerys_timetable() -> None:
         "ping": {"task": "shop.ping", "schedule": 30.0, "kwargs": {"x": 1}},
     }
     shop = app(beat_schedule=beat, tz="Europe/Berlin")
-    assert (shop.schedules["report"].args, shop.schedules["report"].options.queue) == ((7,), "q")
-    assert shop.schedules["report"].schedule == crontab(hour=3, minute=0, tz="Europe/Berlin")
-    assert shop.schedules["ping"].schedule == Every(30)
+    assert (shop.timetable["report"].args, shop.timetable["report"].options.queue) == ((7,), "q")
+    assert shop.timetable["report"].schedule == crontab(hour=3, minute=0, tz="Europe/Berlin")
+    assert shop.timetable["ping"].schedule == Every(30)
     with pytest.raises(ConfigurationError, match=r"beat_schedule\['x'\].*Did you mean schedule"):
         app(beat_schedule={"x": {"task": "t", "shedule": 1}})
     with pytest.raises(ConfigurationError, match="needs a task and a schedule"):
@@ -217,7 +217,11 @@ def test_the_call_wins_over_the_task_and_the_task_over_the_routes() -> None:
         queue, job = shop.build(signature)
         return queue, job.priority
 
+    @shop.task(name="t3", priority=0)
+    async def three() -> None: ...
+
     assert place(one.s()) == ("routed", 4)
+    assert place(three.s()) == ("routed", 0)
     assert place(two.s()) == ("own", 2)
     assert place(two.s().using(queue="call", priority=0)) == ("call", 0)
     assert place(one.using(priority=9).s()) == ("routed", 9)

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from streamq import SoftTimeLimitExceeded
+from streamq import JobFailed, SoftTimeLimitExceeded
 from streamq.worker.limits import SoftLimit
+from tests.conftest import MakeApp
 
 
 async def test_the_task_can_catch_it_where_it_waits_and_go_on() -> None:
@@ -84,3 +85,22 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_an_application_can_limit_all_its_tasks(app: MakeApp) -> None:
+    shop = app(time_limit="50ms")
+
+    @shop.task(name="slow")
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    @shop.task(name="patient", time_limit="30s")
+    async def patient() -> str:
+        await asyncio.sleep(0.1)
+        return "done"
+
+    async with shop, shop.worker():
+        with pytest.raises(JobFailed, match="time limit of 0.05 s"):
+            await (await slow.enqueue()).result(timeout=10)
+        assert await (await patient.enqueue()).result(timeout=10) == "done"
+        await shop.dead_letters().discard()

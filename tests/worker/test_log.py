@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 
+import pytest
+
 from streamq.client.context import current_job_id
 from streamq.worker.log import JsonFormatter, TextFormatter
+from tests.conftest import MakeApp
 
 
 def record(msg: str, **extra: object) -> logging.LogRecord:
@@ -56,3 +59,24 @@ def test_errors_are_one_line_of_json() -> None:
     line = JsonFormatter().format(failed)
     assert "\n" not in line
     assert "ValueError: a\nb" in json.loads(line)["error"]
+
+
+async def test_arguments_are_shown_only_if_the_task_says_so(app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    shop = app()
+
+    @shop.task(name="open", log_args=True)
+    async def opened(what: str, *, times: int = 1) -> None: ...
+
+    @shop.task(name="closed")
+    async def closed(what: str) -> None: ...
+
+    caplog.set_level(logging.INFO, "streamq.job")
+    async with shop, shop.worker():
+        await (await opened.enqueue("door", times=2)).result(timeout=10)
+        await (await opened.enqueue("x" * 5_000)).result(timeout=10)
+        await (await closed.enqueue("secret")).result(timeout=10)
+    lines = [each.getMessage() for each in caplog.records if each.name == "streamq.job"]
+    assert lines[0].startswith("open('door', times=2)[")
+    assert lines[1].startswith("open('xxx")
+    assert len(lines[1]) < 700
+    assert "secret" not in lines[2]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from streamq import StreamQ
+from streamq.broker import scripts
+from streamq.broker.embedded import EmbeddedServer
 from streamq.worker.scheduler import LATE_MS, Scheduler, occurrence_id
+from tests.broker.byhand import variant
 from tests.conftest import MakeApp
 from tests.worker.waits import Time, until
 
@@ -109,3 +114,132 @@ async def test_a_schedule_of_a_task_that_nobody_has(app: MakeApp, caplog: pytest
             async with here.worker():
                 await until(lambda: "unknown task 'shop.ghost'" in caplog.text)
                 assert await (await fine.enqueue()).result(timeout=5) == "fine"
+
+
+# ---- pauses ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Cuts a guard out of a script."""
+
+    def cut(name: str, guard: str) -> None:
+        monkeypatch.setitem(scripts.SCRIPTS, name, variant(name, (guard, "")))
+
+    return cut
+
+
+GUARDED = pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "control"])
+PAUSED = "if pause[1] then return 0 end\n"
+BEFORE = "if tonumber(pause[2] or 0) >= occurrence then return 0 end\n"
+
+
+@GUARDED
+async def test_a_paused_schedule_enqueues_nothing(app: MakeApp, cut: Any, guarded: bool) -> None:
+    if not guarded:
+        cut("fire", PAUSED)
+    clock = Time()
+    async with hourly(app, clock, "all") as here:
+        scheduler = Scheduler(here)
+        await scheduler.turn()
+        await here.schedules().pause("hourly")
+        for _ in range(3):
+            clock.ms += PERIOD
+            await scheduler.turn()
+        assert await queued(here) == (0 if guarded else 3)
+
+
+@GUARDED
+@pytest.mark.parametrize("catch_up", ["last", "all"])
+async def test_what_fell_due_in_a_pause_is_not_made_up_for(
+    app: MakeApp, cut: Any, guarded: bool, catch_up: str
+) -> None:
+    if not guarded:
+        cut("fire", BEFORE)
+    clock = Time(1_800_000_000_000 // PERIOD * PERIOD + 1)
+    async with hourly(app, clock, catch_up) as here:
+        scheduler = Scheduler(here)
+        await scheduler.turn()
+        await here.schedules().pause("hourly")
+        clock.ms += 5 * PERIOD
+        await here.schedules().resume("hourly")
+        await scheduler.turn()  # nobody ran in between
+        assert await queued(here) == (0 if guarded else 1 if catch_up == "last" else 5)
+        clock.ms += PERIOD
+        await scheduler.turn()
+        assert await fired(here, "hourly", clock.ms // PERIOD * PERIOD)
+
+
+async def test_a_pause_between_two_occurrences_costs_none(app: MakeApp) -> None:
+    clock = Time()
+    async with hourly(app, clock) as here:
+        scheduler = Scheduler(here)
+        await scheduler.turn()
+        clock.ms += PERIOD
+        await scheduler.turn()
+        assert await queued(here) == 1
+        await here.schedules().pause("hourly")
+        await here.schedules().resume("hourly")
+        clock.ms += PERIOD
+        await scheduler.turn()
+        assert await queued(here) == 2
+
+
+async def test_a_scheduler_that_starts_goes_on_after_the_pause(app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Time()
+    here = app(beat_schedule={"often": {"task": "tick", "schedule": 1.0, "catch_up": "all"}})
+    clock.rules(here)
+    async with here:
+        await Scheduler(here).turn()
+        await here.schedules().pause("often")
+        clock.ms += 24 * PERIOD
+        assert await here.broker.last_fired("default", ["often"]) == {"often": clock.ms}
+        await here.schedules().resume("often")
+        resumed = clock.ms
+        clock.ms += 2_000
+        assert await here.broker.last_fired("default", ["often"]) == {"often": resumed}
+        await Scheduler(here).turn()
+        assert await queued(here) == 2
+    assert "were missed" not in caplog.text
+
+
+async def test_a_pause_concerns_one_schedule_and_all_that_fire_it(app: MakeApp) -> None:
+    clock = Time()
+
+    def both() -> StreamQ[Any]:
+        here = hourly(app, clock)
+        here.every("1h", name="other")(here.tasks["tick"])
+        return here
+
+    async with both() as one, both() as two:
+        schedulers = [Scheduler(one), Scheduler(two)]
+        for scheduler in schedulers:
+            await scheduler.turn()
+        await one.schedules().pause("hourly")
+        clock.ms += PERIOD
+        for scheduler in schedulers:
+            await scheduler.turn()
+        due = clock.ms // PERIOD * PERIOD
+        assert [await fired(two, name, due) for name in ("hourly", "other")] == [False, True]
+
+
+async def test_while_nothing_is_due_redis_is_not_asked(app: MakeApp, server: EmbeddedServer) -> None:
+    clock = Time()
+    async with hourly(app, clock) as here:
+        scheduler = Scheduler(here)
+        await scheduler.turn()
+        await here.schedules().pause("hourly")
+        with redis.Redis.from_url(server.url) as client:
+            before = client.info("commandstats")
+            for _ in range(5):
+                assert await scheduler.turn() > 0
+            after = client.info("commandstats")
+    calls = {name: found["calls"] - before.get(name, {"calls": 0})["calls"] for name, found in after.items()}
+    assert {name: number for name, number in calls.items() if number} == {"cmdstat_info": 1}
+
+
+@pytest.mark.parametrize("schedules", [True, False])
+async def test_a_worker_can_leave_the_schedules_to_others(app: MakeApp, schedules: bool) -> None:
+    async with hourly(app, Time()) as here, here.worker(schedules=schedules) as worker:
+        assert worker.crew is not None
+        assert any(isinstance(each, Scheduler) for each in worker.crew.bring_jobs) is schedules

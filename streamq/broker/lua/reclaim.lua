@@ -1,17 +1,20 @@
 -- reclaim.lua: the sweep: takes over entries whose lease has run out
--- KEYS: streams side
--- ARGV: consumer lease want suspects quiet everywhere cursors*
+-- KEYS: streams side paused ev
+-- ARGV: now consumer lease want suspects quiet everywhere events cursors*
 -- returns: {{priority, entry id, fields, deliveries, forgiven}, ...}, then the ten next cursors (empty: nothing is
 --   pending there, and the next sweep that is not everywhere leaves it out)
-local streams, side = KEYS[1], KEYS[2]
-local consumer, lease, want, suspects = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local quiet, everywhere = ARGV[5], ARGV[6]
+local streams, side, paused, ev = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local now, consumer, lease, want, suspects = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local quiet, everywhere, events = ARGV[6], ARGV[7], tonumber(ARGV[8])
+-- @use clock
 -- @use field
 -- @use release
+-- @use note
 
 -- XAUTOCLAIM with JUSTID takes an entry without counting a delivery; what may not start here yet goes back
 -- uncounted. A suspect (two crashes) starts only where no other suspect runs, so that it dies alone.
-local taken, cursors = {}, { unpack(ARGV, 7) }
+local taken, cursors = {}, { unpack(ARGV, 9) }
+if redis.call('EXISTS', paused) == 1 then return { taken, cursors } end
 local function consider(priority, stream, entry)
   local held = redis.call('XPENDING', stream, 'w', entry, entry, 1)[1]
   local found = redis.call('XRANGE', stream, entry, entry)[1]
@@ -26,6 +29,7 @@ local function consider(priority, stream, entry)
   if suspect then suspects = suspects - 1 end
   redis.call('XCLAIM', stream, 'w', consumer, 0, entry)
   taken[#taken + 1] = { priority, entry, found[2], held[4] + 1, forgiven }
+  note('claimed', id, held[4] + 1, held[2] == 'nobody' and '' or lease)
 end
 
 if everywhere == '1' then
@@ -58,4 +62,5 @@ for priority = 9, 0, -1 do
   end
   cursors[priority + 1] = cursor
 end
+if #taken > 0 then write_notes(ev, events, clock(now), consumer) end
 return { taken, cursors }

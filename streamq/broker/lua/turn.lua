@@ -1,21 +1,24 @@
 -- turn.lua: settles what one worker finished and hands out what it has room for
--- KEYS: streams records jobs due body side keys dead dead_body ring
--- ARGV: now bell consumer request want lease idempotency_ttl ring_ttl batch blobs*
--- returns: {server ms, one letter a settlement (o ok, d done before, f fenced, g gone), {priority, entries, ...}}
+-- KEYS: streams records jobs due body side keys dead dead_body ring paused ev
+-- ARGV: now bell consumer request want lease idempotency_ttl ring_ttl events heard batch blobs*
+-- returns: {server ms, one letter a settlement (o ok, d done before, f fenced, g gone), {priority, entries, ...},
+--   1 if the queue is paused}
 local streams, records, jobs, due, body = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local side, keys, dead, dead_body, ring = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local paused, ev = KEYS[11], KEYS[12]
 local now, bell, consumer, request = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local want, lease, idempotency_ttl = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
-local ring_ttl, batch = ARGV[8], ARGV[9]
+local ring_ttl, events, heard, batch = ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
 -- @use clock
 -- @use expect
 -- @use place
 -- @use finish
 -- @use release
+-- @use note
 
 local at = clock(now)
 local letters = ''
-local blob = 9
+local blob = 11
 
 local function next_blob()
   blob = blob + 1
@@ -131,6 +134,26 @@ local function settle(b)
   return table.concat(codes)
 end
 
+-- What this turn did goes into the queue's history, in the order in which it happened: the ids that a blocking read
+-- brought before, the batch as it came with its answers, the ids that were handed out now.
+local function write_turn(settled, taken)
+  local fields, transitions, ids = {}, 0, {}
+  local function tell(many, ...)
+    transitions = transitions + many
+    for _, each in ipairs({ ... }) do fields[#fields + 1] = each end
+  end
+  for n = 2, #taken, 2 do
+    for _, entry in ipairs(taken[n]) do
+      local name, id = entry[2][1], entry[2][2]
+      if name == 'i' and #id <= 128 then ids[#ids + 1] = id end
+    end
+  end
+  if heard ~= '' then tell(select(2, string.gsub(heard, '%S+', '')), 'h', heard) end
+  if settled ~= '' then tell(#settled, 's', batch, 'c', settled) end
+  if #ids > 0 then tell(#ids, 'f', table.concat(ids, ' ')) end
+  remember(ev, events, transitions, at, consumer, fields)
+end
+
 local function fetch()
   local taken, left = {}, want
   for priority = 9, 0, -1 do
@@ -152,6 +175,7 @@ local function fetch()
   return taken
 end
 
+local settled = ''
 if batch ~= '' then
   local before = redis.call('GET', ring)
   local last, codes = string.match(before or '', '^(%d+) (%a*)$')
@@ -160,14 +184,18 @@ if batch ~= '' then
   elseif last and tonumber(last) > tonumber(request) then
     -- Sent before the newest, and late: its sender has given it up. It must neither take jobs that nobody would
     -- run, nor the place of the newest answer.
-    return { at, string.rep('g', #cmsgpack.unpack(batch) / SIZE), {} }
+    return { at, string.rep('g', #cmsgpack.unpack(batch) / SIZE), {}, 0 }
   else
     local wrong = expect(jobs, 'hash') or expect(side, 'hash') or expect(due, 'zset') or expect(body, 'hash')
       or expect(dead, 'zset') or expect(dead_body, 'hash')
     if wrong then return wrong end
     letters = settle(cmsgpack.unpack(batch))
+    settled = letters
     -- Without an `o` nothing was written: the same answer comes again, and a full server would refuse this SET.
     if string.find(letters, 'o', 1, true) then redis.call('SET', ring, request .. ' ' .. letters, 'PX', ring_ttl) end
   end
 end
-return { at, letters, fetch() }
+local waits = want > 0 and redis.call('EXISTS', paused) or 0
+local taken = want > 0 and waits == 0 and fetch() or {}
+if events > 0 then write_turn(settled, taken) end
+return { at, letters, taken, waits }

@@ -1,0 +1,195 @@
+"""What a failure of the connection means: whether to try again, what to tell a human."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from redis import exceptions as refused
+
+from streamq.broker.address import Address
+
+TRANSIENT: tuple[type[BaseException], ...] = (
+    refused.ConnectionError,  # BusyLoadingError is one
+    refused.TimeoutError,
+    refused.ReadOnlyError,
+    refused.MasterDownError,
+    refused.TryAgainError,
+    refused.ClusterDownError,
+    OSError,  # TimeoutError of asyncio is one
+)
+_TRANSIENT_CODES = {"LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED", "BUSY"}
+_PERMANENT = (refused.AuthenticationError, refused.AuthorizationError)
+
+
+def is_transient(exc: BaseException) -> bool:
+    """Whether the same command may succeed a little later. A wrong password or certificate will not."""
+    if _denied(exc) or _certificate(exc):
+        return False
+    if isinstance(exc, refused.ResponseError) and str(exc).split(" ", 1)[0] in _TRANSIENT_CODES:
+        return True
+    return isinstance(exc, TRANSIENT)
+
+
+def is_full(exc: BaseException) -> bool:
+    """Whether the server refused because its memory is full: nothing was written, workers will make room."""
+    return isinstance(exc, refused.ResponseError) and (
+        isinstance(exc, refused.OutOfMemoryError) or "OOM" in str(exc)[:60]
+    )
+
+
+def _certificate(exc: BaseException) -> bool:
+    return _comes_from(exc, ssl.SSLCertVerificationError)
+
+
+def _denied(exc: BaseException) -> bool:
+    return _comes_from(exc, *_PERMANENT)
+
+
+def _comes_from(exc: BaseException, *kinds: type[BaseException]) -> bool:
+    # On a Unix socket redis-py raises a ConnectionError from the AuthenticationError.
+    return any(isinstance(cause, kinds) for cause in (exc, exc.__cause__, exc.__context__))
+
+
+def describe(exc: BaseException, address: Address | str) -> str:
+    """One line for a human: what happened, where, the likely cause, what to do.
+
+    >>> describe(ConnectionRefusedError(), "redis://:secret@localhost")
+    'cannot reach redis://:***@localhost: the connection was refused. Is Redis running there? ...'
+    """
+    address = Address.parse(address) if isinstance(address, str) else address
+    found = diagnose(exc, address)
+    return f"cannot {found.verb} {address}: {found.happened}. {found.hint} [{_said(exc, address)}]"
+
+
+def _said(exc: BaseException, address: Address) -> str:
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    return text.replace(address.password, "***") if address.password else text
+
+
+class Diagnosis(NamedTuple):
+    """What a failure most likely is: `cannot <verb> <address>: <happened>. <hint>`, and what to type."""
+
+    verb: str
+    happened: str
+    hint: str
+    fix: str
+
+
+# Inside a script Valkey says the one, Redis 7.0 the other, and neither with NOPERM.
+_FORBIDDEN: Final = ("has no permissions", "can't run this command")
+_START: Final = "redis-server    starts one; streamq demo runs without a server of your own"
+_LOGIN: Final = Diagnosis(
+    "log in to",
+    "user name or password is missing or wrong",
+    "Give them as scheme://user:password@host",
+    "export STREAMQ_URL=redis://user:password@host:6379/0    which no process list shows",
+)
+_SLOW_START: Final = "redis-cli PING    from this machine, to see whether it answers at all"
+
+
+def diagnose(exc: BaseException, address: Address) -> Diagnosis:
+    """The first row that fits."""
+    text = _said(exc, address).lower()
+    for fits, diagnosis in _TABLE:
+        if fits(exc, text, address):
+            return diagnosis
+    return Diagnosis("use", "the server refused", "It may be no Redis, or forbid the command", _SLOW_START)
+
+
+_Fits = Callable[[BaseException, str, Address], bool]
+_TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
+    (lambda exc, text, _: _denied(exc) or "noauth" in text, _LOGIN),
+    (
+        lambda exc, text, _: isinstance(exc, refused.NoPermissionError) or any(each in text for each in _FORBIDDEN),
+        Diagnosis(
+            "use", "the user lacks a permission", "Check the user's ACL (ACL GETUSER)", "redis-cli ACL GETUSER NAME"
+        ),
+    ),
+    (
+        lambda exc, text, _: _certificate(exc) or "certificate verify failed" in text,
+        Diagnosis(
+            "trust",
+            "its TLS certificate does not verify",
+            "Add ?ssl_ca_certs=FILE or correct the host name",
+            "--url 'rediss://host:6379/0?ssl_ca_certs=/etc/ssl/my-ca.pem'",
+        ),
+    ),
+    (
+        lambda exc, text, at: (
+            isinstance(exc, ssl.SSLError) or "ssl" in text or (at.scheme == "rediss" and "closed" in text)
+        ),
+        Diagnosis(
+            "reach",
+            "the TLS handshake failed",
+            "Does the server speak TLS on this port? If not, write redis://",
+            "--url redis://host:6379/0    without the second s",
+        ),
+    ),
+    (
+        lambda exc, text, _: isinstance(exc, ConnectionRefusedError) or "refused" in text or "error 111" in text,
+        Diagnosis(
+            "reach",
+            "the connection was refused",
+            "Is Redis running there? Start it (redis-server), or use embedded://",
+            _START,
+        ),
+    ),
+    (
+        lambda exc, text, _: isinstance(exc, FileNotFoundError) or "no such file" in text,
+        Diagnosis("reach", "there is no such socket", "Is Redis running, and is unixsocket set to this path?", _START),
+    ),
+    (
+        lambda exc, text, _: isinstance(exc, PermissionError) or "permission denied" in text,
+        Diagnosis(
+            "reach",
+            "no permission",
+            "Check the owner and mode of the socket (unixsocketperm)",
+            "ls -l    of the socket",
+        ),
+    ),
+    (
+        lambda _, text, __: "name or service" in text or "nodename" in text or "resolution" in text,
+        Diagnosis("find", "the host name does not resolve", "Is it spelt right?", "--url    with the right host"),
+    ),
+    (
+        lambda exc, text, at: (
+            at.scheme == "rediss" and (isinstance(exc, refused.TimeoutError | TimeoutError) or "timeout" in text)
+        ),
+        Diagnosis(
+            "reach",
+            "it did not answer in time",
+            "Does it speak TLS on this port? Is it stopped or overloaded, or a firewall in between?",
+            _SLOW_START,
+        ),
+    ),
+    (
+        lambda exc, text, _: isinstance(exc, refused.TimeoutError | TimeoutError) or "timeout" in text,
+        Diagnosis(
+            "reach", "it did not answer in time", "Is it stopped or overloaded, or a firewall in between?", _SLOW_START
+        ),
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, refused.BusyLoadingError),
+        Diagnosis("use", "it is still loading its data", "Try again in a moment", "the same again, in a moment"),
+    ),
+    (
+        lambda _, text, __: "max number of clients" in text,
+        Diagnosis(
+            "use",
+            "it has no free connection left",
+            "Raise maxclients or run fewer processes",
+            "redis-cli CONFIG SET maxclients 20000",
+        ),
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, refused.ConnectionError | OSError),
+        Diagnosis(
+            "reach",
+            "the connection broke",
+            "Is Redis running there? It may have been restarted; does it speak TLS?",
+            _SLOW_START,
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""One command a file; `streamq.cli.main` knows where each is."""

@@ -1,0 +1,74 @@
+"""`streamq info`: the server, the queues and the workers at a glance."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamq.cli.chosen import queues_of
+from streamq.cli.connected import connected
+from streamq.cli.console import Format, as_json, format_options, line, plain
+from streamq.cli.overview import (
+    QUEUE_COLUMNS,
+    WORKER_COLUMNS,
+    in_words,
+    queue_rows,
+    show_queues,
+    show_workers,
+    worker_rows,
+)
+
+if TYPE_CHECKING:
+    from streamq.client.app import Application
+
+
+@click.command()
+@format_options
+@connected
+async def info(app: Application[Any], form: Format | None) -> None:
+    """The server with its memory, each queue, and the live workers.
+
+    \b
+      streamq info
+      streamq info --json
+
+    In a pipe each line begins with what it is about: server, queue or worker.
+    """
+    inspector = await app.link.inspector()
+    found = await inspector.server()
+    names = await queues_of(app, None)
+    server = {
+        "server": found.name,
+        "version": found.version,
+        "url": app.broker.where,
+        "namespace": app.options.namespace,
+        "used_memory": found.used,
+        "maxmemory": found.limit,
+    }
+    queues, workers = await queue_rows(app, names), await worker_rows(app, names)
+    if form == "json":
+        click.echo(as_json({"server": server, "queues": queues, "workers": workers}))
+    elif form == "jsonl":
+        for kind, rows in (("server", [server]), ("queue", queues), ("worker", workers)):
+            for row in rows:
+                line({"kind": kind, **row})
+    elif sys.stdout.isatty():
+        limit = f"maxmemory {_size(found.limit)}" if found.limit else "no maxmemory"
+        click.echo(f"{found.name} {found.version} at {app.broker.where}: {_size(found.used)} used, {limit}\n")
+        show_queues(queues, None, empty="no queue has been used yet")
+        click.echo()
+        show_workers(workers, None, empty="no live worker")
+    else:
+        for kind, rows, columns in (
+            ("server", [server], tuple(server)),
+            ("queue", queues, QUEUE_COLUMNS),
+            ("worker", in_words(workers), WORKER_COLUMNS),
+        ):
+            for row in rows:
+                click.echo("\t".join((kind, *(plain(row[name]) for name in columns))))
+
+
+def _size(number: int) -> str:
+    return f"{number / 1_000_000:,.1f} MB"

@@ -1,0 +1,73 @@
+"""Commands that ask Redis: how they are told which one, and how they come by an open application."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from streamq.cli.main import verbose_option
+
+if TYPE_CHECKING:
+    from streamq.client.app import Application
+
+OPTIONS: Final = (
+    click.option("--app", "target", metavar="MODULE:APP", envvar="STREAMQ_APP", show_envvar=True, help="Whose jobs."),
+    click.option("--url", metavar="URL", help="Redis, whatever the application says.  [env var: STREAMQ_URL]"),
+    click.option("--namespace", metavar="NAME", help="Without --app: of the keys.  [env var: STREAMQ_NAMESPACE]"),
+)
+
+Command = Callable[..., Coroutine[Any, Any, None]]  # its first parameter is the application
+
+
+def connected(function: Command) -> Callable[..., None]:
+    """An `async def` whose first parameter is an open application, as the body of a click command.
+
+    The options --app, --url, --namespace and -v are added. Redis is tried once, so that a person is answered at once.
+
+        @click.command()
+        @connected
+        async def info(app: Application[Any], ...) -> None: ...
+    """
+
+    @functools.wraps(function)
+    def run(target: str | None, url: str | None, namespace: str | None, **options: Any) -> None:
+        asyncio.run(_run(application(target, url, namespace), function, options))
+
+    decorated: Callable[..., None] = run
+    for option in reversed(OPTIONS):
+        decorated = option(decorated)
+    return verbose_option(decorated)
+
+
+async def _run(app: Application[Any], function: Command, options: dict[str, Any]) -> None:
+    try:
+        await app.open(timeout=0)
+        await function(app, **options)
+    finally:
+        await app.close()
+
+
+def application(
+    target: str | None, url: str | None, namespace: str | None = None, command: str = "streamq --app"
+) -> Application[Any]:
+    """The application that the options name: the user's own, or one that knows no tasks.
+
+    Raises `Stopped`, with a screen that says what to type instead of `command target`.
+    """
+    if target is None:
+        from streamq.client.app import Application
+
+        return Application(url, namespace=namespace)
+    from streamq.cli.loading import load_app
+
+    if url is not None:
+        os.environ["STREAMQ_URL"] = url
+    app = load_app(target, command)
+    if url is not None:
+        app.link.redirect(url)
+    return app

@@ -1,0 +1,1 @@
+"""`streamq demo`: the main job, shown in under a minute."""

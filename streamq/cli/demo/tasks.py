@@ -1,0 +1,98 @@
+"""The application that the demo's workers run: `streamq worker streamq.cli.demo.tasks:app`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from streamq.cli.demo.ledger import END, FAIL, START, Ledger
+from streamq.client.context import Context
+from streamq.client.router import Router
+from streamq.worker.app import StreamQ
+
+FOLDER: Final = "STREAMQ_DEMO_LEDGER"
+PARENT: Final = "STREAMQ_DEMO_PARENT"
+QUEUE: Final = "demo"
+LEASE: Final = "2s"  # short, so that one sees the jobs of a killed worker come back
+
+router = Router()
+
+
+class Wobble(Exception):
+    """The failure of a job that is meant to succeed in the end."""
+
+
+class Doom(Exception):
+    """The failure of a job that is meant to fail for good."""
+
+
+@cache
+def ledger() -> Ledger:
+    """This worker's book."""
+    return Ledger(Path(os.environ[FOLDER]))
+
+
+@router.task(name="demo.fast", queue=QUEUE)
+async def fast(ctx: Context[Any], key: str) -> str:
+    """Return at once."""
+    book = ledger()
+    book.note(START, key, ctx.job_id, ctx.attempt)
+    book.note(END, key, ctx.job_id, ctx.attempt)
+    return key
+
+
+@router.task(name="demo.slow", queue=QUEUE)
+async def slow(ctx: Context[Any], key: str, seconds: float) -> str:
+    """Wait, as for somebody else's server."""
+    ledger().note(START, key, ctx.job_id, ctx.attempt)
+    await asyncio.sleep(seconds)
+    ledger().note(END, key, ctx.job_id, ctx.attempt)
+    return key
+
+
+@router.task(name="demo.flaky", queue=QUEUE, autoretry_for=(Wobble,), max_retries=5, default_retry_delay="300ms")
+async def flaky(ctx: Context[Any], key: str, failures: int) -> str:
+    """Fail a few times, then succeed."""
+    ledger().note(START, key, ctx.job_id, ctx.attempt)
+    if ctx.retries < failures:
+        ledger().note(FAIL, key, ctx.job_id, ctx.attempt)
+        raise Wobble(f"attempt {ctx.retries + 1} of {failures + 1}")
+    ledger().note(END, key, ctx.job_id, ctx.attempt)
+    return key
+
+
+@router.task(name="demo.doomed", queue=QUEUE, autoretry_for=(Doom,), max_retries=1, default_retry_delay="200ms")
+async def doomed(ctx: Context[Any], key: str) -> None:
+    """Fail, fail again, and become a dead letter."""
+    ledger().note(START, key, ctx.job_id, ctx.attempt)
+    ledger().note(FAIL, key, ctx.job_id, ctx.attempt)
+    raise Doom("as intended")
+
+
+@router.every("1s", name="demo.tick", queue=QUEUE)
+async def tick(ctx: Context[Any]) -> None:
+    """Be fired once a second, by one of the workers."""
+    key = f"cron-{ctx.job_id.rpartition('-')[2]}"
+    ledger().note(START, key, ctx.job_id, ctx.attempt)
+    ledger().note(END, key, ctx.job_id, ctx.attempt)
+
+
+def application(url: str | None = None) -> StreamQ[Any]:
+    """The application, for a worker (STREAMQ_URL) and for the one that enqueues."""
+    made: StreamQ[Any] = StreamQ(url, namespace="demo", lease=LEASE, grace="5s")
+    made.include(router)
+    return made
+
+
+def _die_with_parent() -> None:
+    os.read(0, 1)  # returns when the other end of the pipe is closed, however the parent ended
+    os._exit(1)
+
+
+app = application()
+if os.environ.get(PARENT):
+    threading.Thread(target=_die_with_parent, name="demo-parent", daemon=True).start()

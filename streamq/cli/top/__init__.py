@@ -1,0 +1,1 @@
+"""`streamq top`: queues, workers and running jobs, live."""
