@@ -110,7 +110,7 @@ async def test_what_a_task_can_say(app: MakeApp) -> None:
         assert again.id == job.id
         assert again.deduplicated
     assert http.asked == ["https://example.org"] * 2
-    assert sorted(name.rpartition(".")[2] for name in shop.schedules) == ["heartbeat", "nightly"]
+    assert sorted(name.rpartition(".")[2] for name in shop.timetable) == ["heartbeat", "nightly"]
 
 
 async def test_a_snooze_and_a_rejection_as_the_readme_says(app: MakeApp) -> None:
