@@ -54,6 +54,11 @@ class TransitionKind(StrEnum):
     REVIVED = "revived"  # it was a dead letter
 
 
+ENDS: Final = frozenset(
+    {TransitionKind.SUCCEEDED, TransitionKind.FAILED, TransitionKind.CANCELLED, TransitionKind.EXPIRED}
+)
+
+
 class Transition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened to one job. `at` is epoch ms of the server.
 

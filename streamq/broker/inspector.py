@@ -95,7 +95,7 @@ class Inspector:
     async def workers(self, queue: str) -> list[WorkerInfo]:
         """The workers that said within two leases that they live."""
         k = self._broker.keys(queue)
-        now = self._broker.now() or self._broker.clock.now_ms()
+        now = self._broker.now_ms()
         alive = cast("list[bytes]", await self._broker.command("ZRANGE", k.workers, now, "+inf", "BYSCORE"))
         if not alive:
             return []

@@ -8,15 +8,12 @@ from typing import Final, cast
 
 from streamq.broker import wire
 from streamq.broker.broker import Broker
-from streamq.broker.history import History, TransitionKind
+from streamq.broker.history import ENDS, History, TransitionKind
 from streamq.core.job import Record
 
 WINDOW: Final = 10_000  # ms
 MOST: Final = 5_000  # transitions read
 SAMPLE: Final = 200  # records read
-_ENDS: Final = frozenset(
-    {TransitionKind.SUCCEEDED, TransitionKind.FAILED, TransitionKind.CANCELLED, TransitionKind.EXPIRED}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +37,14 @@ async def rates(broker: Broker, queue: str) -> Rates:
     """The last ten seconds, or as many as the newest 5,000 transitions cover."""
     if not broker.options.events:
         return Rates()
-    now = cast(int, broker.now() or broker.clock.now_ms())
+    now = broker.now_ms()
     ids: list[str] = []
     ended = failed = read = 0
     oldest = now - WINDOW
     history = History(broker).backward(queue, since=now - WINDOW)
     async for transition in history:
         read += 1
-        if transition.kind in _ENDS:
+        if transition.kind in ENDS:
             ended += 1
             failed += transition.kind is TransitionKind.FAILED
             if len(ids) < SAMPLE:

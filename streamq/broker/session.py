@@ -84,6 +84,11 @@ class Session:
         """Seconds since the server started, as far as it was asked."""
         return 0.0 if self.facts is None else self.facts.uptime + time.monotonic() - self.facts.received
 
+    def now_ms(self) -> int:
+        """Epoch ms by the server's clock."""
+        now = self.now()
+        return now if isinstance(now, int) else self.clock.now_ms()
+
     def keys(self, queue: str) -> Keys:
         """The key names of one queue."""
         keys = self._keys.get(queue)

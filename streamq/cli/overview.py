@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 async def queue_rows(app: Application[Any], names: Sequence[str]) -> Rows:
     """These queues."""
     inspector = await app.link.inspector()
-    return [_queue(each) for each in await asyncio.gather(*map(inspector.queue, names))]
+    return [queue_row(each) for each in await asyncio.gather(*map(inspector.queue, names))]
 
 
 async def worker_rows(app: Application[Any], names: Sequence[str]) -> Rows:
@@ -50,7 +50,8 @@ def in_words(rows: Iterable[Mapping[str, Any]]) -> Rows:
     return [{**row, "jobs": [f"{job['task']}:{job['id']}" for job in row["jobs"]]} for row in rows]
 
 
-def _queue(info: QueueInfo) -> dict[str, Any]:
+def queue_row(info: QueueInfo) -> dict[str, Any]:
+    """One queue's figures by name; `oldest` in seconds."""
     return {
         "queue": info.name,
         "queued": info.queued,

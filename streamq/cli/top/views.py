@@ -11,6 +11,7 @@ from streamq.broker.broker import Broker
 from streamq.broker.checkup import gather_memory
 from streamq.broker.inspector import Inspector, QueueInfo, WorkerInfo
 from streamq.broker.rates import Rates, rates
+from streamq.cli.overview import queue_row
 
 QUEUES: Final = 200  # shown at most
 ABREAST: Final = 8  # queues asked at once
@@ -25,16 +26,9 @@ class QueueView:
 
     def row(self) -> dict[str, Any]:
         """Its figures by name; seconds, and jobs a second."""
-        info, found = self.info, self.rates
+        found = self.rates
         return {
-            "queue": info.name,
-            "queued": info.queued,
-            "running": info.running,
-            "scheduled": info.scheduled,
-            "dead": info.dead,
-            "oldest": round(info.oldest, 3),
-            "workers": info.workers,
-            "paused": info.paused is not None,
+            **queue_row(self.info),
             "ended_per_second": found.ended,
             "failed_per_second": found.failed,
             "run_p50": found.run_p50,
