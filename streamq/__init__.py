@@ -28,12 +28,14 @@ if typing.TYPE_CHECKING:
     from streamq.client.queue import Queue
     from streamq.client.router import Router, shared_task
     from streamq.client.schedules import Occurrence, ScheduleInfo, Schedules
+    from streamq.client.secret import Secret
     from streamq.client.settings import AppSettings, TaskSettings
     from streamq.client.standing import Explanation
     from streamq.client.story import Step
     from streamq.client.task import Task
     from streamq.client.timeline import Timeline
     from streamq.client.waiting import as_completed, gather
+    from streamq.core.codec import PayloadCodec
     from streamq.core.cron import Cron, Every, crontab
     from streamq.core.job import DeadLetter, Progress, State
     from streamq.core.outcome import Reject, Retry, Snooze
@@ -60,6 +62,7 @@ if typing.TYPE_CHECKING:
         SoftTimeLimitExceeded,
         StreamQError,
         TimeLimitExceeded,
+        Undecodable,
         UnknownTask,
         UnsuitableServer,
     )
@@ -84,12 +87,14 @@ _HOMES = {
     "streamq.client.queue": "Queue",
     "streamq.client.router": "Router shared_task",
     "streamq.client.schedules": "Occurrence ScheduleInfo Schedules",
+    "streamq.client.secret": "Secret",
     "streamq.client.settings": "AppSettings TaskSettings",
     "streamq.client.standing": "Explanation",
     "streamq.client.story": "Step",
     "streamq.client.task": "Task",
     "streamq.client.timeline": "Timeline",
     "streamq.client.waiting": "as_completed gather",
+    "streamq.core.codec": "PayloadCodec",
     "streamq.core.cron": "Cron Every crontab",
     "streamq.core.job": "DeadLetter Progress State",
     "streamq.core.outcome": "Reject Retry Snooze",
@@ -97,7 +102,7 @@ _HOMES = {
         "BrokerError BrokerUnavailable ChildCrashed ConfigurationError EnqueueError IdempotencyMismatch "
         "InvalidArguments InvalidResult JobCancelled JobError JobExpired JobFailed JobNotFound MaxRetriesExceeded "
         "NotDurable PayloadTooLarge QueueFull ResultExpired ResultTimeout SoftTimeLimitExceeded "
-        "StreamQError TimeLimitExceeded UnknownTask UnsuitableServer"
+        "StreamQError TimeLimitExceeded Undecodable UnknownTask UnsuitableServer"
     ),
     "streamq.worker.app": "StreamQ",
 }
@@ -137,6 +142,7 @@ __all__ = [
     "NotDurable",
     "Occurrence",
     "Pause",
+    "PayloadCodec",
     "PayloadTooLarge",
     "Progress",
     "Queue",
@@ -150,6 +156,7 @@ __all__ = [
     "Router",
     "ScheduleInfo",
     "Schedules",
+    "Secret",
     "Signature",
     "Snooze",
     "SoftTimeLimitExceeded",
@@ -163,6 +170,7 @@ __all__ = [
     "Timeline",
     "Transition",
     "TransitionKind",
+    "Undecodable",
     "UnknownTask",
     "UnsuitableServer",
     "WorkerInfo",

@@ -23,6 +23,7 @@
     │   ├── JobCancelled            its final state is CANCELLED; `.reason`
     │   └── JobExpired              its `expires` passed before it could start
     ├── InvalidResult               a task returned what cannot be serialised (TypeError)
+    ├── Undecodable                 the codec cannot decode it, or there is none (ValueError)
     ├── ChildCrashed                the child process of a task ended before the task did
     ├── SoftTimeLimitExceeded       raised inside a task at its soft limit
     └── TimeLimitExceeded           a task was cancelled at its hard limit (TimeoutError)
@@ -147,6 +148,10 @@ class JobExpired(JobError):
 
 class InvalidResult(StreamQError, TypeError):
     """A task returned a value that cannot be serialised. The job is a failure."""
+
+
+class Undecodable(StreamQError, ValueError):
+    """Arguments or a result that the application's codec cannot decode, or that need one it does not have."""
 
 
 class ChildCrashed(StreamQError):

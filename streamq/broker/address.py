@@ -67,6 +67,11 @@ class Address:
     certfile: str | None = None
     keyfile: str | None = None
 
+    @property
+    def private(self) -> bool:
+        """Whether nobody but this process gets there: a temporary embedded server."""
+        return self.scheme == "embedded" and not self.path
+
     @classmethod
     def parse(cls, url: str) -> Address:
         """Parse redis://, rediss://, unix:// and embedded:// URLs.

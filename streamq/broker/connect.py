@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from streamq.broker.address import Address, redact
@@ -292,7 +292,7 @@ async def suitable(line: Line) -> ServerFacts:
 async def _commands(line: Line) -> set[str] | None:
     try:
         reply = await line.call("COMMAND", "INFO", *NEEDED, "waitaof")
-    except NoPermissionError:
+    except ResponseError:  # forbidden, or renamed away
         return None
     found = reply if isinstance(reply, list) else []
     names = [entry[0] for entry in found if isinstance(entry, list) and entry]

@@ -27,6 +27,7 @@ class WorkerInfo(msgspec.Struct, omit_defaults=True):
     tasks: list[str]
     started_at: int
     running: list[tuple[str, str, int]] = []  # job id, task, since when
+    lease: float = 0.0  # seconds, on which all workers of a queue agree; 0: an older release did not say
     libraries: str = ""  # streamq, redis-py, hiredis, msgspec and Python, with their versions
 
 

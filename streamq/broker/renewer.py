@@ -53,10 +53,9 @@ class Renewer:
         return Renewal([i.decode() for i in lost], {i.decode(): r.decode() for i, r in pairs})
 
     def close(self) -> None:
-        """Close the connection."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        """Close the connection; the next call opens it anew."""
+        if self._client is not None:  # kept: a new one for each try of an outage would pile up
+            self._client.close()
 
     def _run(self, call: scripts.ScriptCall) -> object:
         if self._client is None:

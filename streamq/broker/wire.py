@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw
 
+from streamq.core.codec import SEALED
 from streamq.core.job import NO_KWARGS as NO_KWARGS
 from streamq.core.job import NO_OPTIONS as NO_OPTIONS
 from streamq.core.job import DeadLetter, JobBody, JobOptions, Progress, Record
+from streamq.errors import Undecodable
 
 T = TypeVar("T")
 
@@ -50,7 +52,14 @@ def _from_plain(kind: type[Any], value: Any) -> Any:
     raise TypeError(f"{kind.__name__} cannot be made from {type(value).__name__}")
 
 
+def _from_ext(code: int, data: memoryview) -> object:
+    if code == SEALED:
+        raise Undecodable("it is encoded by a codec, and is to be decoded by the same: StreamQ(codec=...)")
+    return msgspec.msgpack.Ext(code, bytes(data))
+
+
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain)
+_any_decoder: Final = msgspec.msgpack.Decoder(ext_hook=_from_ext)
 
 
 def encode_value(value: object) -> Raw:
@@ -62,8 +71,8 @@ def encode_value(value: object) -> Raw:
 
 
 def decode_value(raw: Raw | bytes) -> object:
-    """The value without a type to convert it to."""
-    return msgspec.msgpack.decode(raw)
+    """The value without a type to convert it to. Raises `Undecodable` for what a codec made."""
+    return _any_decoder.decode(raw)
 
 
 def decoder(kind: Any) -> Callable[[Raw | bytes], Any]:
@@ -71,7 +80,7 @@ def decoder(kind: Any) -> Callable[[Raw | bytes], Any]:
 
     It raises `msgspec.ValidationError` for a value that does not fit.
     """
-    return msgspec.msgpack.Decoder(kind, dec_hook=_from_plain).decode
+    return msgspec.msgpack.Decoder(kind, dec_hook=_from_plain, ext_hook=_from_ext).decode
 
 
 class Codec(NamedTuple):

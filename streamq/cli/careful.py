@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -42,5 +43,9 @@ def go_ahead(what: str, count: int, *, yes: bool, dry_run: bool) -> bool:
     if not sys.stdin.isatty():
         again = shlex.join(["streamq", *sys.argv[1:], "--yes"])
         raise Stopped(Screen(f"this would {what}", "", "nobody is there to be asked", again))
-    click.confirm(f"{what[0].upper()}{what[1:]}?", abort=True, err=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's cancels a task that waits for a key
+    try:
+        click.confirm(f"{what[0].upper()}{what[1:]}?", abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from streamq.cli.exits import Screen, Stopped
 from streamq.cli.main import verbose_option
 
 if TYPE_CHECKING:
@@ -17,10 +18,18 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = (
     click.option("--app", "target", metavar="MODULE:APP", envvar="STREAMQ_APP", show_envvar=True, help="Whose jobs."),
-    click.option("--url", metavar="URL", help="Redis, whatever the application says.  [env var: STREAMQ_URL]"),
+    click.option(
+        "--url", metavar="URL", help="Redis, whatever the application says.  [env var, if it says nothing: STREAMQ_URL]"
+    ),
     click.option("--namespace", metavar="NAME", help="Without --app: of the keys.  [env var: STREAMQ_NAMESPACE]"),
 )
 
+NOBODY_ELSE: Final = Screen(
+    "embedded:// is the server of one process alone",
+    "the URL of the application, --url or STREAMQ_URL",
+    "this command would start an empty one, and what it writes would end with it",
+    "--url embedded:///var/lib/my-app    a folder is shared by all who name it; or --url redis://localhost:6379/0",
+)
 Command = Callable[..., Coroutine[Any, Any, None]]  # its first parameter is the application
 
 
@@ -45,6 +54,8 @@ def connected(function: Command) -> Callable[..., None]:
 
 
 async def _run(app: Application[Any], function: Command, options: dict[str, Any]) -> None:
+    if app.broker.connections.address.private:
+        raise Stopped(NOBODY_ELSE)
     try:
         await app.open(timeout=0)
         await function(app, **options)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import click
 
 from streamq.core.clock import ago as ago
+from streamq.core.shown import one_line, printable
 
 Row = Mapping[str, Any]
 Format = Literal["text", "json", "jsonl"]
@@ -53,7 +54,7 @@ def show_one(row: Row, form: Format | None) -> None:
         return
     width = max(len(name) for name in row)
     for name, value in row.items():
-        text = plain(value) if not isinstance(value, str) else value
+        text = plain(value) if not isinstance(value, str) else printable(value)
         shown = ("\n" + " " * (width + 2)).join(text.splitlines()) if sys.stdout.isatty() else text
         click.echo(f"{name:<{width}}  {shown}" if sys.stdout.isatty() else f"{name}\t{shown}")
 
@@ -99,9 +100,7 @@ def plain(value: object) -> str:
             text = ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         case _:
             text = as_json(value)
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
+    return one_line(text)
 
 
 def cell(value: object) -> str:

@@ -14,6 +14,7 @@ import click
 
 from streamq import errors
 from streamq.core.frames import is_users
+from streamq.core.shown import printable
 
 INTERRUPTED: Final = 130  # what a shell reports of a program that Ctrl-C ended
 
@@ -42,7 +43,7 @@ class Screen:
     def __str__(self) -> str:
         rows = (("where", self.where), ("cause", self.cause), ("type", self.next))
         shown = [f"  {name:<7}{_indented(text, 9)}" for name, text in rows if text]
-        return "\n".join([f"streamq: {self.what}", *([""] if shown else []), *shown])
+        return printable("\n".join([f"streamq: {self.what}", *([""] if shown else []), *shown]))
 
 
 class Stopped(Exception):
@@ -131,7 +132,7 @@ def users_traceback(error: BaseException) -> str:
     if frames:
         found.stack = traceback.StackSummary.from_list(frames)
     found.__cause__ = found.__context__ = None
-    return "".join(found.format()).rstrip()
+    return printable("".join(found.format()).rstrip())
 
 
 def _place(trace: TracebackType | None) -> str:

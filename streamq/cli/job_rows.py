@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from streamq.cli.console import Format, as_json, date, iso, show_one
 
 if TYPE_CHECKING:
+    from streamq.client.app import Application
     from streamq.client.info import JobInfo
     from streamq.core.job import Failure
 
@@ -87,15 +88,17 @@ def _is_empty(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
-def argument_row(body: bytes | None, max_payload: int) -> dict[str, Any]:
-    """The arguments in a job's bytes, or why there are none to show."""
+def argument_row(app: Application[Any], body: bytes | None) -> dict[str, Any]:
+    """The arguments in a job's bytes without those that are secret, or why there are none to show."""
     from streamq.broker.wire import Unreadable
     from streamq.client.info import arguments
 
     if body is None:
         return {"arguments": "not kept: the job has ended"}
     try:
-        args, kwargs = arguments(body, max_payload)
+        args, kwargs = arguments(
+            body, app.options, lambda task: app.tasks[task].signature if task in app.tasks else None
+        )
     except Unreadable as error:
         return {"arguments": f"cannot be read: {error}"}
     return {"args": args, "kwargs": kwargs}

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from streamq.cli.exits import Exit, Screen, Stopped, short_path
 from streamq.core.frames import is_users
+from streamq.errors import ConfigurationError
 from streamq.worker.app import StreamQ
 
 
@@ -76,6 +77,8 @@ def _import(module: str, name: str, attribute: str, command: str) -> ModuleType:
         raise Stopped(screen, Exit.FAILED) from error
     except SyntaxError as error:
         raise Stopped(_syntax(error, again), Exit.FAILED) from error
+    except ConfigurationError as error:
+        raise Stopped(_raised(name, error, again), Exit.USAGE) from error
     except (ValueError, TypeError) as error:
         if not _module_like(module):
             raise _no_module(module, module, attribute, command) from error

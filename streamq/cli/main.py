@@ -48,6 +48,7 @@ COMMANDS: Final = {
     },
     "Set up": {
         "config": ("streamq.cli.commands.config:config", "Each setting, its value, and where that comes from."),
+        "acl": ("streamq.cli.commands.acl:acl", "The Redis user that a producer or a worker needs."),
         "completion": ("streamq.cli.commands.completion:completion", "Completion for bash, zsh and fish."),
         "man": ("streamq.cli.commands.man:man", "Write the manual pages."),
     },

@@ -149,7 +149,7 @@ def settings() -> tuple[str, ...]:
     """What may stand in the file before any section."""
     from streamq.core.options import AppOptions
 
-    return (*OWN, *(each.name for each in fields(AppOptions)))
+    return (*OWN, *(each.name for each in fields(AppOptions) if each.repr))  # a codec is an object: no text names it
 
 
 def options(command: click.Command) -> dict[str, click.Option]:

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from inspect import signature
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast
@@ -29,8 +30,17 @@ from streamq.client.registry import Registry, Scheduled
 from streamq.client.router import Router, shared
 from streamq.client.routes import Routes, RouteTable
 from streamq.client.schedules import Schedules
-from streamq.client.settings import DEFAULT_URL, HOOKS, AppSettings, app_options, retry_policy, task_options
+from streamq.client.settings import (
+    DEFAULT_URL,
+    HOOKS,
+    AppSettings,
+    app_options,
+    payload_codec,
+    retry_policy,
+    task_options,
+)
 from streamq.client.task import Task
+from streamq.core.codec import PayloadCodec
 from streamq.core.cron import as_schedule
 from streamq.core.options import AppOptions
 from streamq.errors import ConfigurationError
@@ -44,8 +54,9 @@ class Application(Registry, Generic[StateT]):
 
     `url` is redis://, rediss://, unix:// or embedded://, else STREAMQ_URL, else redis://localhost:6379/0.
     `lifespan` is an async context manager function that gives `ctx.state`; workers enter it, producers do not.
-    `routes` says which queue tasks go to, `beat_schedule` is Celery's dict of periodic tasks. The other settings
-    are those of `AppSettings`; each scalar one can be given as STREAMQ_<NAME>. Raises `ConfigurationError`.
+    `routes` says which queue tasks go to, `beat_schedule` is Celery's dict of periodic tasks, `codec` encodes
+    arguments and results, to encrypt them: see `PayloadCodec`. The other settings are those of `AppSettings`; each
+    scalar one can be given as STREAMQ_<NAME>. Raises `ConfigurationError`.
 
         app = StreamQ("redis://localhost:6379/0", namespace="shop", lifespan=lifespan)
     """
@@ -59,10 +70,12 @@ class Application(Registry, Generic[StateT]):
         routes: Routes | None = None,
         middleware: Sequence[Middleware] = (),
         beat_schedule: Mapping[str, Mapping[str, Any]] | None = None,
+        codec: PayloadCodec | None = None,
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
-        self.options: Final[AppOptions] = app_options({"namespace": namespace, **settings})
+        said = app_options({"namespace": namespace, **settings})
+        self.options: Final[AppOptions] = said if codec is None else replace(said, codec=payload_codec(codec))
         self.lifespan: Final = lifespan
         self.middleware: Final = tuple(middleware)
         self.events: Final = Events()
@@ -152,9 +165,9 @@ class Application(Registry, Generic[StateT]):
         given, named = as_arguments(name, args, kwargs)
         return await self._dispatch.send(Call(name, given, named, call_options(NO_CALL_OPTIONS, options)))
 
-    def build(self, signature: Signature[Any]) -> tuple[str, NewJob]:
+    def build(self, signature: Signature[Any], job_id: str = "") -> tuple[str, NewJob]:
         """Queue and job that a call becomes, without sending it: what the scheduler offers to Redis."""
-        return self._dispatch.build(signature.call(), self.link)
+        return self._dispatch.build(signature.call(), self.link, job_id)
 
     # ---- look ----------------------------------------------------------------------------------------
 

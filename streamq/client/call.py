@@ -14,6 +14,7 @@ from streamq.broker import wire
 from streamq.broker.broker import NewJob, fingerprint, idempotency
 from streamq.client.signature import Parameters
 from streamq.core.clock import Duration, eta_ms, milliseconds
+from streamq.core.codec import PayloadCodec, seal
 from streamq.core.ids import check_job_id, new_id
 from streamq.core.job import JobBody, JobOptions
 from streamq.core.limits import check_payload
@@ -271,20 +272,40 @@ def _job_options(call: CallOptions, task: TaskOptions, app: AppOptions, now: int
     )
 
 
+def _sealed(codec: PayloadCodec, task: str, args: msgspec.Raw, kwargs: msgspec.Raw) -> tuple[msgspec.Raw, msgspec.Raw]:
+    try:
+        return seal(codec, args), kwargs if kwargs is wire.NO_KWARGS else seal(codec, kwargs)
+    except Exception as error:
+        raise InvalidArguments(f"{task}: the codec cannot encode its arguments: {error}") from error
+
+
 def build_job(
-    call: Call, task: TaskOptions, parameters: Parameters, app: AppOptions, priority: int, now: int
+    call: Call,
+    task: TaskOptions,
+    parameters: Parameters,
+    app: AppOptions,
+    queue: str,
+    priority: int,
+    now: int,
+    job_id: str = "",
 ) -> NewJob:
-    """The job that a call becomes. `now` is epoch ms by the server's clock.
+    """The job that a call becomes. `now` is epoch ms by the server's clock; `job_id` is of a call that names none.
 
     Raises `InvalidArguments` and `PayloadTooLarge`.
     """
     options = call.options
     parameters.check(call.args, call.kwargs)
     args, kwargs = parameters.encode(call.args, call.kwargs, options.serializer or app.serializer)
+    if app.codec is not None:
+        args, kwargs = _sealed(app.codec, call.task, args, kwargs)
     said = _job_options(options, task, app, now)
-    body = wire.encode_job(JobBody(wire.JOB_VERSION, call.task, args, now, kwargs, said))
+    job_id = options.job_id or job_id or new_id()
+    unsent = JobBody(wire.JOB_VERSION, call.task, args, now, kwargs, said)
+    if app.signing_keys is not None:
+        unsent.options = app.signing_keys.sign(app.namespace, queue, job_id, unsent)
+    body = wire.encode_job(unsent)
     check_payload(len(body), app.max_payload, f"the arguments of {call.task}")
-    job = NewJob(options.job_id or new_id(), body, priority, options.eta, options.countdown)
+    job = NewJob(job_id, body, priority, options.eta, options.countdown)
     if options.job_id:
         job.own_id = True
     if options.idempotency_key:

@@ -14,7 +14,9 @@ from streamq.broker import wire
 from streamq.broker.broker import Broker, NewJob
 from streamq.client.link import Link, not_found
 from streamq.core.clock import Duration, milliseconds
-from streamq.core.job import DeadLetter, Reason
+from streamq.core.job import DeadLetter, JobBody, Reason
+from streamq.core.options import AppOptions
+from streamq.core.signing import BadSignature
 from streamq.errors import ConfigurationError, JobError, JobNotFound
 
 logger = logging.getLogger("streamq.dead")
@@ -98,7 +100,7 @@ class DeadLetters:
         """
         if job_id is not None:
             _alone(task, error, older_than)
-            again = _again(await self.show(job_id), self._link.options.max_payload)
+            again = _again(await self.show(job_id), self.queue, self._link.options)
             return await self._link.broker.revive(self.queue, [again])
         return await self._apply(self._revive, task, error, older_than, progress)
 
@@ -127,7 +129,7 @@ class DeadLetters:
         jobs: list[NewJob] = []
         for letter in letters:
             try:
-                jobs.append(_again(letter, self._link.options.max_payload))
+                jobs.append(_again(letter, self.queue, self._link.options))
             except JobError as error:
                 logger.warning("%s", error)
         return await broker.revive(self.queue, jobs) if jobs else 0
@@ -180,7 +182,7 @@ def _filter(broker: Broker, task: str | None, error: str | None, older_than: Dur
     return _Filter(task, error, None if age is None else broker.clock.now_ms() - age)
 
 
-def _again(letter: DeadLetter, max_payload: int) -> NewJob:
+def _again(letter: DeadLetter, queue: str, settings: AppOptions) -> NewJob:
     """The job as new: retries, failures and an `expires` that has passed long ago are forgotten."""
     if letter.reason is Reason.UNREADABLE:
         raise JobError(
@@ -189,13 +191,24 @@ def _again(letter: DeadLetter, max_payload: int) -> NewJob:
             letter.job_id,
         )
     try:
-        job = wire.decode_job(letter.body, max_payload)
+        job = wire.decode_job(letter.body, settings.max_payload)
         options = wire.decode_options(job.options)
-    except wire.Unreadable as error:
+        if options.expires and options.sig:
+            _verify(job, letter.job_id, queue, settings)
+    except (wire.Unreadable, BadSignature) as error:
         raise JobError(f"{letter.job_id} cannot be retried: {error}", letter.job_id) from None
     said = wire.encode_options(msgspec.structs.replace(options, expires=0)) if options.expires else job.options
     fresh = msgspec.structs.replace(job, options=said, retries=0, failures=[], started_at=0, parked_at=0)
+    if options.expires and options.sig and settings.signing_keys is not None:
+        fresh.options = settings.signing_keys.sign(settings.namespace, queue, letter.job_id, fresh)
     return NewJob(letter.job_id, wire.encode_job(fresh), letter.priority)
+
+
+def _verify(job: JobBody, job_id: str, queue: str, settings: AppOptions) -> None:
+    """What is changed here is signed anew, so it must have been good before. Raises `BadSignature`."""
+    if settings.signing_keys is None:
+        raise BadSignature("its `expires` is signed, and has to be forgotten: give signing_keys (STREAMQ_SIGNING_KEYS)")
+    settings.signing_keys.verify(settings.namespace, queue, job_id, job)
 
 
 def _alone(*filters: object) -> None:

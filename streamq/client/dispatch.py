@@ -94,7 +94,7 @@ class Dispatch:
             async with aclosing(_chunks(signatures, chunk)) as chunks:
                 async for calls in chunks:
                     # The next chunk is read and encoded while this one is under way.
-                    now = _now(broker)
+                    now = broker.now_ms()
                     built = [self._build(call, now) for call in calls]
                     if flight is not None:
                         jobs += await flight
@@ -122,16 +122,16 @@ class Dispatch:
             for index, (call, (queue, job)) in enumerate(zip(calls, built, strict=True))
         ]
 
-    def build(self, call: Call, link: Link) -> tuple[str, NewJob]:
+    def build(self, call: Call, link: Link, job_id: str = "") -> tuple[str, NewJob]:
         """Queue and job that a call becomes."""
-        return self._build(call, _now(link.broker))
+        return self._build(call, link.broker.now_ms(), job_id)
 
-    def _build(self, call: Call, now: int) -> tuple[str, NewJob]:
+    def _build(self, call: Call, now: int, job_id: str = "") -> tuple[str, NewJob]:
         task = self._tasks.get(call.task)
         queue, priority = self.route(call.task, call)
         parameters = task.signature if task is not None else _unknown(call.task)
         options = task.options if task is not None else _UNKNOWN_TASK
-        job = build_job(call, options, parameters, self._options, priority, now)
+        job = build_job(call, options, parameters, self._options, queue, priority, now, job_id)
         if len(job.body) > WARN_PAYLOAD and call.task not in self._warned:
             self._warned.add(call.task)
             logger.warning(
@@ -174,11 +174,6 @@ class Dispatch:
             return Job(self._link, placed.job_id, queue, call.task, deduplicated=duplicate)
         decode = task.signature.result
         return Job(self._link, placed.job_id, queue, call.task, decode=decode, deduplicated=duplicate)
-
-
-def _now(broker: Broker) -> int:
-    now = broker.now()  # only the testing clock says anything
-    return now if isinstance(now, int) else broker.clock.now_ms()
 
 
 async def _chunks(

@@ -11,7 +11,7 @@ from streamq.broker.broker import Broker
 from streamq.broker.history import History, Transition, TransitionKind
 from streamq.broker.inspector import Inspector
 from streamq.client.link import Link
-from streamq.client.standing import ROOM, Case, Explanation, dead, memory, server_now
+from streamq.client.standing import ROOM, Case, Explanation, dead, memory
 from streamq.core.clock import ago
 from streamq.core.ids import made_at
 
@@ -34,12 +34,12 @@ async def explain(link: Link, job_id: str, queue: str = "") -> Explanation:
     letters = await asyncio.gather(*(broker.dead_one(each, job_id) for each in queues))
     for name, letter in zip(queues, letters, strict=True):
         if letter is not None:
-            return dead(name, letter, server_now(broker))
+            return dead(name, letter, broker.now_ms())
     return await _unknown(link, broker, inspector, job_id, queues)
 
 
 async def _unknown(link: Link, broker: Broker, inspector: Inspector, job_id: str, queues: Sequence[str]) -> Explanation:
-    now, kept = server_now(broker), f"results are kept for {ago(link.options.result_ttl / 1000)} (result_ttl)"
+    now, kept = broker.now_ms(), f"results are kept for {ago(link.options.result_ttl / 1000)} (result_ttl)"
     ends = await asyncio.gather(*(_last(broker, queue, job_id) for queue in queues))
     if (end := max((each for each in ends if each), key=lambda each: each.at, default=None)) is not None:
         when = ago(max(0, now - end.at) / 1000)

@@ -16,6 +16,7 @@ from streamq.client.link import Link, not_found
 from streamq.client.standing import Explanation
 from streamq.client.timeline import Timeline, timeline
 from streamq.core.clock import Duration, seconds
+from streamq.core.codec import unseal
 from streamq.core.job import Progress, Record, State
 from streamq.errors import JobCancelled, JobError, JobExpired, JobFailed, MaxRetriesExceeded, ResultExpired
 
@@ -120,7 +121,7 @@ class Job(Generic[R]):
 
         `timeout` is a duration; None waits for as long as it takes. Raises `JobFailed` (`MaxRetriesExceeded`
         after the last retry) with the remote traceback, `JobCancelled`, `JobExpired`, and with `raises=False`
-        gives these instead. Raises `ResultTimeout`, `JobNotFound`, `ResultExpired` in any case.
+        gives these instead. Raises `ResultTimeout`, `JobNotFound`, `ResultExpired`, `Undecodable` in any case.
 
             total = await job.result(timeout="30s")
         """
@@ -228,7 +229,10 @@ class Job(Generic[R]):
 
     def _value(self, record: Record) -> object:
         decode = self._decode or self._link.known.decoder(record.task)
-        return decode(record.result)
+        settings = self._link.options
+        if settings.codec is None:
+            return decode(record.result)
+        return decode(unseal(settings.codec, record.result, settings.max_payload))
 
     def _error(self, record: Record) -> JobError | None:
         name = f"{record.task or self.task} {self.id}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,6 +12,8 @@ from msgspec import Raw
 
 from streamq.broker import wire
 from streamq.broker.broker import Found
+from streamq.client.signature import Parameters
+from streamq.core.codec import unseal
 from streamq.core.job import NO_OPTIONS, Failure, JobBody, JobOptions, Progress, Record, State
 from streamq.core.options import AppOptions
 from streamq.core.outcome import NIL, RECORD_VERSION
@@ -134,15 +137,29 @@ def describe(found: Found, max_payload: int, since: int, now: int) -> JobInfo:
     )
 
 
-def arguments(body: bytes, max_payload: int) -> tuple[list[object], dict[str, object]]:
-    """The arguments of a job, without types to convert them to. Raises `wire.Unreadable`."""
-    job = wire.decode_job(body, max_payload)
+def arguments(
+    body: bytes, settings: AppOptions, parameters: Callable[[str], Parameters | None] = lambda _: None
+) -> tuple[list[object], dict[str, object]]:
+    """The arguments of a job as people may see them. Raises `wire.Unreadable`.
+
+    `parameters` are those of a task, by its name: which of them are secret nobody else knows.
+    """
+    job = wire.decode_job(body, settings.max_payload)
+    return arguments_of(job, settings, parameters(job.task))
+
+
+def arguments_of(
+    job: JobBody, settings: AppOptions, parameters: Parameters | None
+) -> tuple[list[object], dict[str, object]]:
+    """The same, of a job that was decoded."""
     codec = wire.decode_options(job.options).codec
     if codec not in ("", *wire.CODECS):
         raise wire.Unreadable(f"its arguments are serialised as {codec!r}, which this release does not know")
     decoder = wire.CODECS[codec or "msgpack"].decoder
     try:
-        return decoder(list[object])(job.args), decoder(dict[str, object])(job.kwargs)
+        args, kwargs = (unseal(settings.codec, raw, settings.max_payload) for raw in (job.args, job.kwargs))
+        plain = decoder(list[object])(args), decoder(dict[str, object])(kwargs)
+        return plain if parameters is None else parameters.shown(*plain)
     except Exception as error:  # noqa: BLE001 - whatever the bytes are
         raise wire.Unreadable(f"its arguments: {type(error).__name__}: {error}"[:500]) from None
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, Unpack
 
 from streamq.client.call import NO_CALL_OPTIONS, Call, CallOptions, CallSettings, call_options
 from streamq.client.handle import Job
+from streamq.client.signature import Parameters
 from streamq.errors import ConfigurationError, InvalidArguments
 
 R = TypeVar("R")
@@ -53,7 +54,7 @@ class Signature(Generic[R]):
         await add.s(2, 3).using(queue="slow").enqueue()
     """
 
-    __slots__ = ("_outlet", "args", "immutable", "kwargs", "options", "task")
+    __slots__ = ("_outlet", "_parameters", "args", "immutable", "kwargs", "options", "task")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Signature(Generic[R]):
         outlet: Send | None = None,
         *,
         immutable: bool = False,
+        parameters: Parameters | None = None,
     ) -> None:
         self.task = task
         self.args = args
@@ -71,11 +73,12 @@ class Signature(Generic[R]):
         self.options = options
         self.immutable = immutable
         self._outlet = outlet or Nowhere(task)
+        self._parameters = parameters  # which of its arguments are secret; None: nobody here knows the task
 
     def using(self, **options: Unpack[CallSettings]) -> Signature[R]:
         """The same call with more options. Raises `ConfigurationError`."""
         said = call_options(self.options, options)
-        return Signature(self.task, self.args, self.kwargs, said, self._outlet, immutable=self.immutable)
+        return self._with(self.args, self.kwargs, said)
 
     def clone(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """The same call with more arguments: these positional ones come first, as in Celery.
@@ -85,7 +88,18 @@ class Signature(Generic[R]):
         if self.immutable and (args or kwargs):
             raise InvalidArguments(f"{self!r} is immutable (made by si): it takes no more arguments.")
         named = {**self.kwargs, **kwargs}
-        return Signature(self.task, (*args, *self.args), named, self.options, self._outlet, immutable=self.immutable)
+        return self._with((*args, *self.args), named, self.options)
+
+    def _with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> Signature[R]:
+        return Signature(
+            self.task,
+            args,
+            kwargs,
+            options,
+            self._outlet,
+            immutable=self.immutable,
+            parameters=self._parameters,
+        )
 
     def call(self) -> Call:
         """What middleware sees and an application enqueues."""
@@ -109,5 +123,7 @@ class Signature(Generic[R]):
         return self.task, self.args, self.kwargs, self.options, self.immutable
 
     def __repr__(self) -> str:
-        shown = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
+        known = self._parameters
+        args, kwargs = (self.args, self.kwargs) if known is None else known.shown(self.args, self.kwargs)
+        shown = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
         return f"{self.task}({', '.join(shown)})"

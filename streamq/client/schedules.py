@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-from streamq.broker.broker import Broker
 from streamq.client.call import unknown_option
 from streamq.client.dispatch import Dispatch
 from streamq.client.handle import Job
@@ -75,7 +74,7 @@ class Schedules:
         told: dict[str, tuple[int, int]] = {}
         for queue, names in by_queue.items():
             told.update(zip(names, await broker.schedules(queue, names), strict=True))
-        now = _now(broker)
+        now = broker.now_ms()
         return [self._info(scheduled, *told[name], now) for name, scheduled in self._timetable.items()]
 
     async def show(self, name: str) -> ScheduleInfo:
@@ -83,12 +82,12 @@ class Schedules:
         scheduled = self._named(name)
         broker = await self._link.open()
         ((last, paused),) = await broker.schedules(self._queue(scheduled), [name])
-        return self._info(scheduled, last, paused, _now(broker))
+        return self._info(scheduled, last, paused, broker.now_ms())
 
     async def upcoming(self, name: str | None = None, limit: int = 5) -> builtins.list[Occurrence]:
         """The next `limit` occurrences of one of them, or of all; those that are paused have none."""
         found = await self.list() if name is None else [await self.show(name)]
-        now = _now(await self._link.open())
+        now = (await self._link.open()).now_ms()
         merged = heapq.merge(*(_next(self._timetable[each.name], now, limit) for each in found if each.paused is None))
         return [
             Occurrence(at=_date(at), name=each.name, task=each.task, queue=self._queue(each))
@@ -139,8 +138,3 @@ def _next(scheduled: Scheduled, now: int, limit: int) -> Iterator[tuple[int, str
 
 def _date(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _now(broker: Broker) -> int:
-    now = broker.now()  # only the testing clock says anything
-    return now if isinstance(now, int) else broker.clock.now_ms()

@@ -21,7 +21,9 @@ from streamq.client.call import (
 )
 from streamq.client.executor import Executor, executor
 from streamq.client.hooks import Listener
+from streamq.client.signing_keys import signing_keys
 from streamq.core.clock import Duration, seconds
+from streamq.core.codec import PayloadCodec
 from streamq.core.options import AppOptions, TaskOptions
 from streamq.core.retry import RetryPolicy
 from streamq.core.wall import Zone
@@ -118,6 +120,8 @@ class AppSettings(RetrySettings, total=False):
     stall: how long the event loop may stand still before the log names the job and the line that hold it; 0: for ever
         (1 s)
     pool_size: child processes that a worker runs at once, for tasks with `executor="process"`; 0: one for each core (0)
+    signing_keys: pairs of a key's id and its secret, in the variable "id:base64,id:base64": jobs are signed with the
+        first one, and workers run none but those signed with one of them
     """
 
     lease: Duration
@@ -138,6 +142,7 @@ class AppSettings(RetrySettings, total=False):
     events: int
     stall: Duration
     pool_size: int
+    signing_keys: Iterable[tuple[str, bytes]] | str
 
 
 RETRY_NAMES: Final = frozenset(RetrySettings.__annotations__)
@@ -229,6 +234,7 @@ _APP: Final[dict[str, Check]] = {
     "events": _count,
     "stall": _stall,
     "pool_size": _count,
+    "signing_keys": signing_keys,
 }
 
 
@@ -254,6 +260,16 @@ def app_options(given: Mapping[str, object], environ: Mapping[str, str] = os.env
             f"serializer={options.serializer!r} is not in accept={options.accept!r}: its workers would refuse it."
         )
     return options
+
+
+def payload_codec(value: object) -> PayloadCodec:
+    """What encodes arguments and results. Raises `ConfigurationError`."""
+    if callable(getattr(value, "encode", None)) and callable(getattr(value, "decode", None)):
+        return cast(PayloadCodec, value)
+    raise ConfigurationError(
+        f"codec is a {type(value).__qualname__}: give an object with encode(bytes) and decode(bytes), which give bytes."
+        " What arguments are serialised as is another setting: serializer."
+    )
 
 
 def retry_policy(given: Mapping[str, object], base: RetryPolicy | None = None) -> RetryPolicy:

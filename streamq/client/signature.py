@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import Parameter
 from types import GenericAlias
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
@@ -14,11 +14,16 @@ from msgspec import Raw
 from streamq.broker import wire
 from streamq.client.annotations import annotations_of, is_context
 from streamq.client.depends import dependencies_of
+from streamq.client.secret import HIDDEN, hides
+from streamq.core.codec import unseal
 from streamq.errors import ConfigurationError, InvalidArguments
 
 Decode = Callable[[Raw | bytes], Any]
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_MANY: Final = 64  # arguments of one call
+_LONG: Final = 1_000  # bytes of an argument that is decoded once more, for a message
+_SIZES: Final = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # bytes of the length of a long array or map
 _EMPTY: Final = {b"\x80", b"\xc4\x02{}"}  # the empty keyword map, as msgpack and as json
 
 
@@ -38,6 +43,7 @@ class Parameters:
         "_positional",
         "_rest",
         "_result",
+        "_secret",
         "public",
         "task",
         "wants_context",
@@ -59,6 +65,8 @@ class Parameters:
         self._rest = next((each.name for each in public if each.kind is Parameter.VAR_POSITIONAL), "")
         self._named_rest = next((each.name for each in public if each.kind is Parameter.VAR_KEYWORD), "")
         self._least, self._most = _arity(public)
+        secret = {each.name for each in public if hides(self._hints.get(each.name))}
+        self._secret = frozenset({*secret, ""} if secret else ())  # with one, also what no parameter is there for
         self._by_count: dict[tuple[str, int], Decode] = {}
         self._by_name: dict[tuple[str, str], Decode] = {}
         self._result: Decode | None = None
@@ -70,19 +78,27 @@ class Parameters:
         try:
             self.public.bind(*args, **dict.fromkeys(kwargs))
         except TypeError as error:
-            shown = ", ".join([*(_short(each) for each in args), *(f"{name}=..." for name in kwargs)])
+            given, _ = self.shown(args, {})
+            shown = ", ".join([*(_short(each) for each in given), *(f"{name}=..." for name in kwargs)])
             raise InvalidArguments(
                 f"{self.task}({shown}) does not fit: {error}. It takes {self}."
                 " (What a worker fills in, Context and Depends, is not given by the caller.)"
             ) from None
+
+    def shown(self, args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
+        """The arguments as people may see them: without what is annotated `Secret[...]`."""
+        if not self._secret:
+            return list(args), dict(kwargs)
+        given = [HIDDEN if self._name_of(index) in self._secret else value for index, value in enumerate(args)]
+        return given, {n: HIDDEN if self._known(n) in self._secret else value for n, value in kwargs.items()}
 
     def encode(self, args: Sequence[object], kwargs: Mapping[str, object], codec: str) -> tuple[Raw, Raw]:
         """Arguments as bytes. Raises `InvalidArguments` that names the one that cannot be serialised."""
         encode = wire.CODECS[codec or "msgpack"].encode
         try:
             return encode(args), encode(kwargs) if kwargs else _no_kwargs(encode, codec)
-        except Exception as error:
-            raise self._not_serialisable(encode, args, kwargs, error) from error
+        except Exception as error:  # noqa: BLE001 - raised again; what could quote a secret is left out
+            raise self._not_serialisable(encode, args, kwargs, error) from (None if self._secret else error)
 
     def identity(self, args: Sequence[object], kwargs: Mapping[str, object], codec: str) -> Raw:
         """The same bytes for the same call, however it is written: `f(1)`, `f(x=1)`, a default left out or not."""
@@ -102,6 +118,8 @@ class Parameters:
             try:
                 encode(value)
             except Exception as cause:  # noqa: BLE001 - whatever it is, this argument is to blame
+                if self._known(name) in self._secret:
+                    return InvalidArguments(f"{self.task}: the argument {name!r}, a secret, cannot be serialised.")
                 return InvalidArguments(
                     f"{self.task}: the argument {name!r} ({_short(value)}, of type {type(value).__qualname__}) cannot"
                     f" be serialised: {cause}. Pass plain values, dataclasses, msgspec.Struct, datetime, UUID,"
@@ -113,13 +131,18 @@ class Parameters:
         """Bytes as arguments of the annotated types.
 
         Raises `InvalidArguments` that names the parameter, its type and what came, or says that the
-        arguments do not fit this version of the task.
+        arguments do not fit this version of the task; `Undecodable` for what a codec made.
         """
-        values = self._decode_positional(args, codec)
-        if bytes(kwargs) in _EMPTY:
-            named: dict[str, object] = {}
-        else:
-            named = self._decode_named(kwargs, codec)
+        try:
+            values = self._decode_positional(args, codec)
+            named: dict[str, object] = {} if bytes(kwargs) in _EMPTY else self._decode_named(kwargs, codec)
+        except Exception as error:
+            for raw in (args, kwargs):
+                unseal(None, raw, 0)
+            if isinstance(error, InvalidArguments):
+                raise
+            said = "" if self._secret else f": {type(error).__name__}: {error}"
+            raise InvalidArguments(f"{self.task}: its arguments cannot be read{said}"[:1000]) from None
         self.check(values, named)
         return values, named
 
@@ -127,6 +150,8 @@ class Parameters:
         count = _length(args) if codec in ("", "msgpack") else -1
         if count < 0:
             count = len(self._decoder(codec, list[Any])(args))
+        if count > _MANY or count > self._most:
+            return self._decode_many(args, codec, count)
         if (decode := self._by_count.get((codec, count))) is None:
             kinds = tuple(self._kind_at(index) for index in range(count))
             decode = self._decoder(codec, GenericAlias(tuple, kinds))
@@ -135,13 +160,33 @@ class Parameters:
         try:
             return list(decode(args))
         except Exception as error:
-            loose: list[object] = self._decoder(codec, list[Any])(args)
-            for index, value in enumerate(loose):
-                self._convert(self._name_of(index), self._kind_at(index), value)
+            if codec in ("", "msgpack"):
+                raws: list[Raw] = self._decoder(codec, list[Raw])(args)
+            else:
+                raws = [wire.encode_value(value) for value in self._decoder(codec, list[Any])(args)]
+            for index, raw in enumerate(raws):
+                self._decode_one(self._name_of(index), self._kind_at(index), raw)
             raise InvalidArguments(f"{self.task}: its arguments cannot be read: {error}") from error
+
+    def _decode_many(self, args: Raw, codec: str, count: int) -> list[object]:
+        """More than a type for each would pay for: a million would take a minute, and who wrote the job is unknown."""
+        if count > self._most:
+            raise InvalidArguments(
+                f"{self.task}: it was given {count:,} positional arguments, too many. It takes {self}."
+            )
+        own = len(self._positional)
+        if not own and codec in ("", "msgpack"):  # what does not fit is found before it is made
+            return cast("list[object]", self._decode_one(self._rest, GenericAlias(list, (self._kind_at(0),)), args))
+        loose: list[object] = self._decoder(codec, list[Any])(args)
+        head = [self._convert(self._name_of(index), self._kind_at(index), loose[index]) for index in range(own)]
+        rest: list[object] = cast(
+            Any, self._convert(self._rest, GenericAlias(list, (self._kind_at(own),)), loose[own:])
+        )
+        return head + rest
 
     def _decode_named(self, kwargs: Raw, codec: str) -> dict[str, object]:
         if codec in ("", "msgpack"):
+            self._check_named(_length(kwargs))
             raws: dict[str, Raw] = self._decoder(codec, dict[str, Raw])(kwargs)
             named: dict[str, object] = {}
             for name, raw in raws.items():
@@ -151,18 +196,36 @@ class Parameters:
                 try:
                     named[name] = decode(raw)
                 except Exception:  # noqa: BLE001 - raised again with the parameter's name
-                    named[name] = self._convert(name, self._kind_of(known), wire.decode_value(raw))
+                    named[name] = self._decode_one(name, self._kind_of(known), raw)
             return named
         loose: dict[str, object] = self._decoder(codec, dict[str, Any])(kwargs)
+        self._check_named(len(loose))
         return {name: self._convert(name, self._kind_of(self._known(name)), value) for name, value in loose.items()}
 
+    def _check_named(self, count: int) -> None:
+        if not self._named_rest and count > len(self.public.parameters):
+            raise InvalidArguments(f"{self.task}: it was given {count:,} arguments by name. It takes {self}.")
+
     def _convert(self, name: str, kind: Any, value: object) -> object:
+        if kind is Any:
+            return value
         try:
-            return wire.decoder(_usable(kind))(wire.encode_value(value))
+            raw = wire.encode_value(value)
+        except Exception as error:  # noqa: BLE001 - JSON has larger numbers
+            raise InvalidArguments(f"{self.task}: the parameter {name!r} cannot be converted: {error}") from None
+        return self._decode_one(name, kind, raw)
+
+    def _decode_one(self, name: str, kind: Any, raw: Raw) -> object:
+        try:
+            return wire.decoder(_usable(kind))(raw)
         except Exception as error:
+            if self._known(name) in self._secret:  # nor the cause: pydantic quotes what it was given
+                raise InvalidArguments(
+                    f"{self.task}: the parameter {name!r}, a secret, was given what is no {_type_name(kind)}"
+                ) from None
             raise InvalidArguments(
                 f"{self.task}: the parameter {name!r} is annotated {_type_name(kind)}, and was given"
-                f" {_short(value)}: {error}"
+                f" {_told(raw)}: {error}"
             ) from error
 
     def _decoder(self, codec: str, kind: Any) -> Decode:
@@ -220,9 +283,12 @@ def _arity(public: Sequence[Parameter]) -> tuple[float, float]:
 
 
 def _length(raw: Raw) -> int:
-    """How many items a msgpack array has, from its first byte; -1 if that does not tell."""
-    first = memoryview(raw)[0]
-    return first & 0x0F if 0x90 <= first <= 0x9F else -1
+    """How many items a msgpack array or map has, from its first bytes; -1 if it is neither."""
+    first = (head := memoryview(raw))[0]
+    if 0x80 <= first <= 0x9F:
+        return first & 0x0F
+    size = _SIZES.get(first, 0)
+    return int.from_bytes(head[1 : 1 + size]) if size else -1
 
 
 def _make_decoder(make: Callable[[Any], Decode], kind: Any) -> Decode:
@@ -239,7 +305,8 @@ def _decodable(kind: Any) -> Any:
         return Any
     custom = isinstance(about, msgspec.inspect.CustomType)
     # Callable[[], int] or a protocol: nothing can be compared with it.
-    return Any if custom and (not isinstance(kind, type) or getattr(kind, "_is_protocol", False)) else kind
+    bare = kind.__origin__ if hasattr(kind, "__metadata__") else kind  # of Annotated[...]
+    return Any if custom and (not isinstance(bare, type) or getattr(bare, "_is_protocol", False)) else kind
 
 
 def _usable(kind: Any) -> Any:
@@ -256,6 +323,13 @@ def _short(value: object) -> str:
     except Exception:  # noqa: BLE001 - the message must not fail in its turn
         shown = f"<{type(value).__qualname__}>"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def _told(raw: Raw) -> str:
+    try:
+        return _short(wire.decode_value(raw)) if len(raw) < _LONG else f"{len(raw):,} bytes"
+    except Exception:  # noqa: BLE001 - as above: a text that is not UTF-8
+        return _short(bytes(raw))
 
 
 def _type_name(kind: Any) -> str:

@@ -31,6 +31,8 @@ _WHY: Final = {
     Reason.CRASHED: "",
     Reason.UNREADABLE: "it could not be read: ",
     Reason.UNKNOWN: "",
+    Reason.BAD_SIGNATURE: "it was not run: ",
+    Reason.UNDECODABLE: "its arguments could not be decoded: ",
 }
 
 
@@ -61,7 +63,7 @@ class Case:
         self.job, self.options = read_job(found.body, link.options.max_payload)
         self.task = self.job.task if self.job else ""
         self.state = state_of(found)
-        self.now = server_now(broker)
+        self.now = broker.now_ms()
 
     def says(self, cause: str, fix: str = "") -> Explanation:
         """One answer about it."""
@@ -127,7 +129,7 @@ class Case:
 
     async def running(self) -> Explanation:
         """A worker holds it, and renews the lease."""
-        worker, lease = self.found.consumer, self.link.options.lease
+        worker, lease = self.found.consumer, await self.lease()
         held = next((each for each in await self.workers() if each.id == worker), None)
         since = next((at for job_id, _, at in held.running if job_id == self.found.job_id), 0) if held else 0
         silent = self.found.idle / 1000
@@ -150,10 +152,15 @@ class Case:
             f" for {ago(lease)}."
         )
 
+    async def lease(self) -> float:
+        """In seconds: as the queue's workers have it, who may be set up otherwise than this process."""
+        said = (each.lease for each in await self.workers() if each.lease)
+        return next(said, self.link.options.lease)
+
     async def silent(self, worker: str, since: int, silent: float) -> Explanation:
         """A worker holds it, and has not been heard of for `silent` seconds."""
         begun = f" for {self.since(since)}" if since else ""
-        left = self.link.options.lease - silent
+        left = await self.lease() - silent
         cause = f"It is held by {worker}{begun}, which has not renewed its lease for {ago(silent)}: "
         if left > 0:
             cause += f"others may take it over in {ago(left)}."
@@ -317,12 +324,6 @@ def dead(queue: str, letter: DeadLetter, now: int) -> Explanation:
         f"It has been a dead letter of the queue {queue!r} for {since}{attempts}: {_WHY[letter.reason]}{error}.",
         f"streamq dlq show {letter.job_id}, and once the cause is mended streamq dlq retry {letter.job_id}",
     )
-
-
-def server_now(broker: Broker) -> int:
-    """Epoch ms by the server's clock."""
-    now = broker.now()  # only the testing clock says anything
-    return now if isinstance(now, int) else broker.clock.now_ms()
 
 
 def _error(failure: Failure) -> str:

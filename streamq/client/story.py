@@ -10,15 +10,14 @@ from streamq.broker.history import Transition, TransitionKind
 from streamq.core.clock import ago
 from streamq.core.job import Failure, Reason
 
-ENDS: Final = frozenset(
-    {TransitionKind.SUCCEEDED, TransitionKind.FAILED, TransitionKind.CANCELLED, TransitionKind.EXPIRED}
-)
 STARTS: Final = frozenset({TransitionKind.STARTED, TransitionKind.TAKEN_OVER})
 _LONGEST: Final = 200  # characters of an error or a reason in a sentence
 _REASONS: Final[dict[str, str]] = {
     Reason.FAILED: "an error that is not retried",
     Reason.EXHAUSTED: "no retry is left",
     Reason.REJECTED: "the task rejected it",
+    Reason.BAD_SIGNATURE: "its signature is missing or wrong",
+    Reason.UNDECODABLE: "its arguments cannot be decoded",
 }
 
 

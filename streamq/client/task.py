@@ -57,7 +57,8 @@ class BoundTask(Generic[P, R]):
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """The call as a value, with these options."""
-        return Signature(self._task.name, args, kwargs, self._options, self._task.outlet)
+        task = self._task
+        return Signature(task.name, args, kwargs, self._options, task.outlet, parameters=task.signature)
 
     def __repr__(self) -> str:
         return f"<{self._task!r} using {self._options}>"
@@ -134,11 +135,13 @@ class Task(Generic[P, R]):
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """The call, perhaps a partial one, as a value that can be sent later: `app.enqueue_many([add.s(1, 2)])`."""
-        return Signature(self.name, args, kwargs, NO_CALL_OPTIONS, self.outlet)
+        return Signature(self.name, args, kwargs, NO_CALL_OPTIONS, self.outlet, parameters=self.signature)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """`s` that takes no more arguments later."""
-        return Signature(self.name, args, kwargs, NO_CALL_OPTIONS, self.outlet, immutable=True)
+        return Signature(
+            self.name, args, kwargs, NO_CALL_OPTIONS, self.outlet, immutable=True, parameters=self.signature
+        )  # fmt: skip
 
     # ---- run -----------------------------------------------------------------------------------------
 

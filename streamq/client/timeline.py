@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from streamq.broker import wire
 from streamq.broker.broker import Broker, Found
-from streamq.broker.history import History, Reach, Transition, TransitionKind
+from streamq.broker.history import ENDS, History, Reach, Transition, TransitionKind
 from streamq.client.info import read_options, state_of
 from streamq.client.link import Link, not_found
-from streamq.client.story import ENDS, STARTS, Step, Teller, buried, date, said
-from streamq.core.job import NO_OPTIONS, DeadLetter, Failure, JobBody, Reason, State
+from streamq.client.story import STARTS, Step, Teller, buried, date, said
+from streamq.core.job import NO_OPTIONS, DeadLetter, Failure, JobBody, Reason, Record, State
 from streamq.errors import JobNotFound
 
 _TOLERANCE: Final = 5_000  # ms that a worker's idea of the server's time may be wrong, generously
@@ -29,7 +29,9 @@ _ENDED: Final = {
     State.EXPIRED: TransitionKind.EXPIRED,
 }
 _STATES: Final = {kind: state for state, kind in _ENDED.items()}
-_NEVER_STARTED: Final = frozenset({Reason.CRASHED.value, Reason.UNREADABLE.value, Reason.UNKNOWN.value})
+_NEVER_STARTED: Final = frozenset(
+    each.value for each in (Reason.CRASHED, Reason.UNREADABLE, Reason.UNKNOWN, Reason.BAD_SIGNATURE, Reason.UNDECODABLE)
+)
 _EARLY: Final = timedelta(seconds=1)  # what a producer thinks of the server's time may be wrong
 _TWICE: Final = (
     "a worker took it {} times: what the task does outside Redis before it ends, as sending an e-mail, it may have "
@@ -137,6 +139,7 @@ async def _candidates(link: Link, broker: Broker, job_id: str) -> list[str]:
 
 def _merged(job_id: str, queue: str, known: _Known, told: list[Transition], reach: Reach) -> Timeline:
     begin = _last_life(told)
+    told = [*told[:begin], *_when(told[begin:], known.record)]
     life = told[begin:]
     errors, unmatched = _matched(life, known.failures)
     spent = 0 if begin else max(0, known.retries - sum(each.kind is TransitionKind.RETRYING for each in life))
@@ -149,6 +152,8 @@ def _merged(job_id: str, queue: str, known: _Known, told: list[Transition], reac
     if known.enqueued_at:
         _insert(steps, _enqueued(job_id, queue, known), _EARLY)
     starts = sum(each.what in STARTS for each in steps)
+    if whole:  # a worker that is killed at once has told of no start, but the fence counts it
+        starts = max([starts, *(each.attempt for each in steps)])
     early = any(each.kind is TransitionKind.ACKNOWLEDGED for each in life)
     return Timeline(
         id=job_id,
@@ -162,6 +167,15 @@ def _merged(job_id: str, queue: str, known: _Known, told: list[Transition], reac
             *_about_starts(starts, whole, known, told),
         ],
     )
+
+
+def _when(life: list[Transition], record: Record | None) -> list[Transition]:
+    """The start of the last attempt when it was: a worker tells it in its next turn, which a blocked loop holds up."""
+    last = max((n for n, each in enumerate(life) if each.kind in STARTS), default=None)
+    if last is None or record is None or not record.started_at or record.worker != life[last].worker:
+        return life
+    at = min(life[last].at, max(record.started_at, *(each.at for each in life[:last]), 0))
+    return [*life[:last], replace(life[last], at=at), *life[last + 1 :]]
 
 
 def _once(told: Iterable[Transition]) -> list[Transition]:

@@ -43,6 +43,8 @@ class Reason(StrEnum):
     CRASHED = "crashed"  # more than max_crashes deliveries that nobody reported on
     UNREADABLE = "unreadable"  # the entry cannot be decoded
     UNKNOWN = "unknown_task"  # no worker registered the task for an hour
+    BAD_SIGNATURE = "bad_signature"  # not signed, or changed, or made for another queue, id or task
+    UNDECODABLE = "undecodable"  # the application's codec could not decode its arguments
 
 
 NO_KWARGS: Final = Raw(b"\x80")  # an empty map
@@ -62,6 +64,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str = ""  # the idempotency key, as given
     codec: str = ""  # serializer of the arguments; empty: msgpack
     headers: dict[str, str] = {}
+    sig: bytes = b""  # see `streamq.core.signing`; of the other options too
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

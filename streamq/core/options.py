@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamq.core.codec import PayloadCodec
 from streamq.core.limits import DEFAULT_MAX_PAYLOAD
 from streamq.core.retry import RetryPolicy
+from streamq.core.signing import Keyring
 
 PRIORITIES: Final = range(10)
 DEFAULT_QUEUE: Final = "default"
@@ -55,3 +57,5 @@ class AppOptions:
     events: int = 10_000  # transitions that each queue remembers; 0: none
     stall: float = 1.0  # how long the event loop may stand still before the log names who holds it; 0: for ever
     pool_size: int = 0  # child processes at once; 0: one for each core
+    signing_keys: Keyring | None = None  # None: jobs are neither signed nor verified
+    codec: PayloadCodec | None = field(default=None, repr=False)  # of arguments and results; it may hold keys

@@ -119,6 +119,24 @@ class Unreadable(Struct, frozen=True):
     reason: str
 
 
+class Refused(Struct, frozen=True):
+    """The job must not run here, whatever it is: it is forged, or nobody can open it. `error` names the kind."""
+
+    reason: Reason
+    error: str
+    message: str
+
+
+def forged(problem: Exception) -> Refused:
+    """Its signature is missing or wrong."""
+    return Refused(Reason.BAD_SIGNATURE, "streamq.BadSignature", str(problem))
+
+
+def undecodable(problem: Exception | str) -> Refused:
+    """The codec could not decode its arguments, or there is none; or this worker does not take their serializer."""
+    return Refused(Reason.UNDECODABLE, "streamq.Undecodable", str(problem))
+
+
 class Unregistered(Struct, frozen=True):
     """This worker knows no task of that name."""
 
@@ -136,6 +154,7 @@ Outcome = (
     | Lost
     | Crashed
     | Unreadable
+    | Refused
     | Unregistered
 )
 
@@ -224,6 +243,9 @@ def decide(outcome: Outcome, attempt: Attempt) -> Settlement:
             return _bury(attempt, Reason.CRASHED, _failure("streamq.Crashed", message, attempt))
         case Unreadable(reason):
             return _bury(attempt, Reason.UNREADABLE, _failure("streamq.Unreadable", reason, attempt))
+        case Refused(reason, error, message):
+            record = _record(State.FAILURE, attempt, error=_failure(error, message, attempt), reason=reason.value)
+            return Bury(record, attempt.ttl, reason, None)  # the dead letter has its bytes as they came
         case Unregistered(task):
             return _park_or_bury(task, attempt)
 

@@ -87,13 +87,13 @@ class Crew:
         self.slots = Slots(orders.concurrency, orders.prefetch, orders.weights)
         self.pool = Pool(app.options.pool_size)
         self.runner = Runner(app, self.slots, name, state, self.pool)
-        talkative = frozenset(task.name for task in app.tasks.values() if task.options.log_args)
-        self.reports = Reports(app.events, name, talkative)
+        talkative = {task.name: task.signature for task in app.tasks.values() if task.options.log_args}
+        self.reports = Reports(app.events, name, app.options, talkative)
         self.lanes = {queue: Lane(broker, queue, name, self.slots, self.runner, self.reports) for queue in queues}
         self._held: dict[str, Held] = {queue: lane.held for queue, lane in self.lanes.items()}
         self._info = WorkerInfo(
             name, socket.gethostname(), os.getpid(), _version(), queues, orders.concurrency, sorted(app.tasks),
-            broker.clock.now_ms(), libraries=libraries(),
+            broker.clock.now_ms(), lease=broker.options.lease, libraries=libraries(),
         )  # fmt: skip
         self.heartbeat = Heartbeat(broker, name, self._held, self._said)
         self.promoters = {queue: Promoter(broker, queue) for queue in queues}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -75,3 +77,14 @@ def _trimmed(frames: TracebackType | None) -> TracebackType | None:
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_OURS):
         first = first.tb_next
     return first or frames
+
+
+def unknown_task(name: str, known: Mapping[str, object]) -> str:
+    """What the log says about a job whose task nobody here knows.
+
+    >>> unknown_task("shop.ad", {"shop.add": 1})
+    "unknown task 'shop.ad': its jobs wait for a worker that knows it, an hour at most. Nearest: shop.add"
+    """
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"Nearest: {', '.join(near)}" if near else "Is the module that defines it imported by the application?"
+    return f"unknown task {name[:200]!r}: its jobs wait for a worker that knows it, an hour at most. {hint}"

@@ -182,10 +182,9 @@ class Heartbeat:
             self._stopping.set()
 
     def _drop_connection(self) -> None:
-        renewer, self._renewer = self._renewer, None
-        if renewer is not None:
+        if self._renewer is not None:
             try:
-                renewer.close()
+                self._renewer.close()
             except Exception:
                 logger.debug("closing the heartbeat's connection failed", exc_info=True)
 

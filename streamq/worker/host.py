@@ -101,10 +101,12 @@ class Host:
         # A supervisor's child may get SIGTERM from several sides at once (systemd sends it to the whole group): one
         # word, however often it is said. To cancel is the supervisor's word alone.
         loop, alone = asyncio.get_running_loop(), self._parent is None
-        wanted: dict[signal.Signals, Callable[[], object]] = {signal.SIGHUP: lambda: self.drain("SIGHUP")}
+        wanted: dict[signal.Signals, Callable[[], object]] = {}
         if not alone:
             wanted = {each: lambda name=each.name: self.drain(name) for each in STOPS}  # type: ignore[misc]
             wanted[signal.SIGHUP] = lambda: None
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            wanted[signal.SIGHUP] = lambda: self.drain("SIGHUP")
         with handled(self.drain, self.worker.cancel) if alone else nullcontext():
             for number, answer in wanted.items():
                 loop.add_signal_handler(number, answer)

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from streamq.client.context import current_job_id
 from streamq.core.job import Delivery
 from streamq.core.outcome import Bury, Complete, Drop, Release, Reschedule, Settlement
+from streamq.core.shown import one_line
 
 jobs = logging.getLogger("streamq.job")
 FIELDS: Final = ("job_id", "task", "queue", "attempt", "state", "duration_ms", "error")
@@ -39,14 +40,14 @@ def job_ended(
     jobs.log(
         logging.WARNING if error else logging.INFO,
         "%s%s[%s] %s after %.0f ms, attempt %d%s%s",
-        task or "?",
-        arguments,
+        one_line(task) or "?",
+        one_line(arguments),
         delivery.job_id,
         state,
         duration_ms,
         attempt,
         again,
-        f": {error}" if error else "",
+        f": {one_line(error)}" if error else "",
         extra={
             "job_id": delivery.job_id,
             "task": task,

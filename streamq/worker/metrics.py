@@ -31,7 +31,7 @@ def exposition(
 
 
 def _family(name: str, kind: str, about: str, series: Series) -> str:
-    lines = [f"streamq_{name}{labels} {value:.17g}" for labels, value in series]
+    lines = [f"streamq_{name}{labels} {value:.15g}" for labels, value in series]
     return "\n".join([f"# HELP streamq_{name} {about}", f"# TYPE streamq_{name} {kind}", *lines, ""])
 
 

@@ -38,6 +38,7 @@ class Spec(msgspec.Struct, omit_defaults=True):
     max_memory: int = 0  # bytes
     counted: bool = False  # somebody reads metrics
     verbose: bool = False
+    processes: int = 1
     pipe: int = -1
 
 

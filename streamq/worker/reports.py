@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Final, Protocol, cast
+from collections.abc import Mapping
+from typing import Final, Protocol
 
-from streamq.broker.wire import decode_value
+from streamq.broker.wire import Unreadable
 from streamq.client.hooks import Event, Events
+from streamq.client.info import arguments_of
+from streamq.client.signature import Parameters
 from streamq.core.job import Failure, Reason, State
+from streamq.core.limits import WARN_PAYLOAD
+from streamq.core.options import AppOptions
 from streamq.core.outcome import Bury, Complete, Drop, Release, Reschedule, Settlement
 from streamq.worker.held import Holding
 from streamq.worker.log import job_ended, jobs, state_of
@@ -44,8 +49,8 @@ def names_of(settlement: Settlement) -> tuple[str, ...]:
 class Counts(Protocol):
     """Who counts the attempts that end in this process."""
 
-    def ended(self, queue: str, state: str, ms: float) -> None:
-        """One attempt is over; it ran for `ms`, 0 if it never began."""
+    def ended(self, queue: str, state: str, ms: float | None) -> None:
+        """One attempt is over; it ran for `ms`, None if it never began."""
         ...
 
     def batch_ended(self) -> None:
@@ -58,9 +63,10 @@ class Reports:
 
     tally: Counts | None = None
 
-    def __init__(self, events: Events, worker: str, log_args: frozenset[str]) -> None:
+    def __init__(self, events: Events, worker: str, settings: AppOptions, log_args: Mapping[str, Parameters]) -> None:
         self._events = events
         self._worker = worker
+        self._settings = settings
         self._log_args = log_args
 
     @property
@@ -74,7 +80,7 @@ class Reports:
         task = "" if holding.job is None else holding.job.task
         spent = max(0, now - holding.started_at) if holding.started_at else 0
         if self.tally is not None:
-            self.tally.ended(holding.delivery.queue, state_of(settlement), spent)
+            self.tally.ended(holding.delivery.queue, state_of(settlement), spent if holding.started_at else None)
         if jobs.isEnabledFor(logging.INFO):
             job_ended(holding.delivery, task, holding.attempt, settlement, spent, self._arguments(holding, task))
         for name in names_of(settlement):
@@ -84,7 +90,7 @@ class Reports:
     def lost(self, holding: Holding, now: int) -> None:
         """The lease went before the attempt could be recorded."""
         if self.tally is not None:
-            self.tally.ended(holding.delivery.queue, state_of(Drop()), 0)
+            self.tally.ended(holding.delivery.queue, state_of(Drop()), None)
         if self._events.wants("job.lost"):
             task = "" if holding.job is None else holding.job.task
             self._events.emit(self._event("job.lost", holding, Drop(), task, 0, now))
@@ -97,12 +103,13 @@ class Reports:
     def _arguments(self, holding: Holding, task: str) -> str:
         if task not in self._log_args or holding.job is None:
             return ""
+        if (size := len(holding.job.args) + len(holding.job.kwargs)) > WARN_PAYLOAD:  # made into objects it is far more
+            return f"({size:,} bytes)"
         try:
-            args = cast("list[object]", decode_value(holding.job.args))
-            named = cast("dict[str, object]", decode_value(holding.job.kwargs))
+            args, named = arguments_of(holding.job, self._settings, self._log_args[task])
             shown = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in named.items())])
-        except Exception:  # noqa: BLE001 - the log line must come, whatever a producer wrote
-            shown = f"{bytes(holding.job.args)!r}, {bytes(holding.job.kwargs)!r}"
+        except Unreadable as error:  # the bytes stay out of the log: there may be a secret among them
+            shown = f"? {error}"
         return f"({shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 1] + '…'})"
 
     def _event(self, name: str, holding: Holding, settlement: Settlement, task: str, spent: int, now: int) -> Event:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol
@@ -21,6 +20,7 @@ from streamq.client.app import Application
 from streamq.client.context import Context, current_context, current_job_id
 from streamq.client.executor import Address
 from streamq.client.hooks import Event
+from streamq.core.codec import is_sealed, opened, seal
 from streamq.core.job import Delivery, Failure, JobBody, Progress
 from streamq.core.limits import check_payload
 from streamq.core.outcome import (
@@ -42,12 +42,15 @@ from streamq.core.outcome import (
     Succeeded,
     Unregistered,
     decide,
+    forged,
+    undecodable,
 )
 from streamq.core.outcome import (
     Unreadable as NotReadable,
 )
-from streamq.errors import InvalidResult, TimeLimitExceeded
-from streamq.worker.failures import failure_of
+from streamq.core.signing import BadSignature
+from streamq.errors import InvalidResult, TimeLimitExceeded, Undecodable
+from streamq.worker.failures import failure_of, unknown_task
 from streamq.worker.held import Cancellation, Cause, Holding
 from streamq.worker.limits import SoftLimit
 from streamq.worker.plan import Plan
@@ -83,6 +86,8 @@ class Runner:
         self.app = app
         self._broker: Broker = app.broker
         self._options = app.options
+        self._keys = app.options.signing_keys
+        self._codec = app.options.codec
         self._clock = app.broker.clock
         self._slots = slots
         self._worker = worker
@@ -162,15 +167,26 @@ class Runner:
             return Crashed(delivery.crashes), self._nowhere
         try:
             job = holding.job = decode_job(delivery.body, self._options.max_payload)
+            if self._keys is not None:
+                self._keys.verify(self._options.namespace, delivery.queue, delivery.job_id, job)
             plan = self._plan(job)
         except Unreadable as problem:
             holding.job = None
             return NotReadable(str(problem)), self._nowhere
+        except BadSignature as problem:
+            return forged(problem), self._nowhere
         if plan.task is None:
             self._complain(job.task)
             return Unregistered(job.task), plan
         if plan.call.expires and self._clock.now_ms() >= plan.call.expires:
             return Expired(), plan
+        if plan.call.codec and plan.call.codec not in self._options.accept:
+            return undecodable(f"they are serialised as {plan.call.codec[:50]!r}, which `accept` does not name"), plan
+        if self._codec is not None:
+            try:
+                job = opened(self._codec, job, self._options.max_payload)  # in `holding` it stays as it came
+            except Undecodable as problem:
+                return undecodable(problem), plan
         if holding.suspect:
             try:
                 async with self._suspects:  # two suspects side by side would convict each other
@@ -215,6 +231,8 @@ class Runner:
     def _encoded(self, result: object, task: str) -> Raw:
         try:
             encoded = encode_value(result)
+            if self._codec is not None:
+                encoded = seal(self._codec, encoded)
         except Exception as error:  # noqa: BLE001 - encoding calls what a user wrote
             raise InvalidResult(f"the return value of {task!r}: {error}") from None
         if len(encoded) > self._options.max_payload:
@@ -289,6 +307,8 @@ class Runner:
                 return Snoozed(error.delay)
             case Reject():
                 return Rejected(self._failure(error, holding))
+            case Undecodable() if self._codec is None and holding.job is not None and is_sealed(holding.job.args):
+                return undecodable(error)
             case _:
                 return Failed(self._failure(error, holding), error)
 
@@ -373,14 +393,3 @@ def _time_limit(holding: Holding, hard: float) -> Generator[None]:
 _DISREGARD: Final = frozenset({Cause.LOST, Cause.TIME_LIMIT})  # what it returned after these does not count
 
 Proceed = Callable[[], Awaitable[object]]
-
-
-def unknown_task(name: str, known: Mapping[str, object]) -> str:
-    """What the log says about a job whose task nobody here knows.
-
-    >>> unknown_task("shop.ad", {"shop.add": 1})
-    "unknown task 'shop.ad': its jobs wait for a worker that knows it, an hour at most. Nearest: shop.add"
-    """
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"Nearest: {', '.join(near)}" if near else "Is the module that defines it imported by the application?"
-    return f"unknown task {name[:200]!r}: its jobs wait for a worker that knows it, an hour at most. {hint}"

@@ -97,7 +97,6 @@ class Scheduler(Service):
                 return [occurrence if newest is None else newest]
 
     async def _fire(self, scheduled: Scheduled, occurrence: int) -> None:
-        queue, job = self._app.build(scheduled.signature())
-        job.job_id = occurrence_id(scheduled.name, occurrence)
+        queue, job = self._app.build(scheduled.signature(), occurrence_id(scheduled.name, occurrence))
         if await self._broker.fire(queue, scheduled.name, occurrence, job):
             logger.debug("%s: fired %s", scheduled.name, job.job_id)

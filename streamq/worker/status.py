@@ -63,11 +63,11 @@ class Tally:
         self._max_memory = max_memory
         self._on_worn = on_worn
 
-    def ended(self, queue: str, state: str, ms: float) -> None:
-        """One attempt is over; it ran for `ms`, 0 if it never began."""
+    def ended(self, queue: str, state: str, ms: float | None) -> None:
+        """One attempt is over; it ran for `ms`, None if it never began."""
         self.jobs += 1
         self.finished[queue][state] += 1
-        if ms:
+        if ms is not None:
             count, seconds = self.timed.get(queue, (0, 0.0))
             self.timed[queue] = count + 1, seconds + ms / 1000
 

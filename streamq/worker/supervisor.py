@@ -81,7 +81,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._gate = asyncio.Lock()
         self._hangup = asyncio.Event()
-        self._terminal = _has_terminal()
+        self._terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup ignores it
         self._notifier = Notifier(self._environ)  # takes what is systemd's out of it
         self._notifier.alive, self._notifier.shown = self.not_alive, self._shown
         self._services: list[Runs] = [self._notifier, Loop("reloads", self._reload)]

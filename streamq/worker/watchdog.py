@@ -24,6 +24,7 @@ from streamq.worker.stacks import context_of, inside_the_loop, lines_in, stack_o
 logger = logging.getLogger("streamq.worker")
 
 LONGEST_TICK: Final = 0.9  # seconds: a stall is known a second after the threshold, however long that is
+JITTER: Final = 0.2  # seconds
 LONGEST_SILENCE: Final = 60.0  # seconds between two lines about one stall
 
 
@@ -113,8 +114,9 @@ class Watchdog:
             return True
         took, worked = time.monotonic() - before, self._worked() - worked
         late = max(0.0, min(took - pause, took - worked))
-        self._asked += late
         self._speak_at += late
+        if late > JITTER:  # less is a busy machine: the stall lasted as long for all that
+            self._asked += late
         return False
 
     def _worked(self) -> float:

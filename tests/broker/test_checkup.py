@@ -170,7 +170,8 @@ async def test_a_server_with_aof_is_told_apart(broker: Broker, own: str) -> None
         assert (await severities(broker))["persistence"] is Severity.WARNING
         client.config_set("appendonly", "yes")
         client.config_set("appendfsync", "always")
-    assert (await severities(broker))["persistence"] is Severity.OK
+        assert (await severities(broker))["persistence"] is Severity.OK
+        client.config_set("appendonly", "no")  # else its shutdown waits for a rewrite
 
 
 async def test_a_user_who_may_ask_nothing_is_no_error(broker: Broker, own: str) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.commands import Command, Worker
+from tests.worker.crews import Ledger, environment, write_jobs
+
 PROJECT = Path(__file__).parents[2]
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -38,3 +41,24 @@ def start(tmp_path: Path) -> Iterator[Start]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """What the jobs of the module `shop` write down."""
+    return Ledger(tmp_path)
+
+
+@pytest.fixture
+def worker(tmp_path: Path, url: str, namespace: str) -> Iterator[Worker]:
+    """Start `streamq worker ...` in a folder with the module `shop`; it and its children are killed at the end."""
+    started: list[Command] = []
+    write_jobs(tmp_path)
+
+    def run(*words: str, under: tuple[str, ...] = (), **environ: str) -> Command:
+        started.append(Command(tmp_path, environment(tmp_path, url, namespace, **environ), words, *under))
+        return started[-1]
+
+    yield run
+    for command in started:
+        command.kill()

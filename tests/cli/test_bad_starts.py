@@ -12,9 +12,11 @@ import pytest
 import redis
 
 from streamq.broker.embedded import EmbeddedServer
-from streamq.cli.exits import ENDINGS, Exit, ending, users_traceback
+from streamq.cli.exits import ENDINGS, Exit, Screen, ending, users_traceback
 from streamq.cli.main import main
 from streamq.errors import BrokerUnavailable, ConfigurationError, JobNotFound, ResultTimeout, UnsuitableServer
+
+from .conftest import Start
 
 APP = "from streamq import StreamQ\napp = StreamQ()\n"
 MODULES = {
@@ -376,10 +378,11 @@ def own(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 
 def test_a_wrong_password_is_one_screen(command: Command, own: EmbeddedServer) -> None:
+    path = own.url.removeprefix("unix://").partition("?")[0]
     with redis.Redis.from_url(own.url) as client:
         client.config_set("requirepass", "right")
-    path = own.url.removeprefix("unix://").partition("?")[0]
-    ended = command("info", "--url", f"unix://:wrong@{path}")
+        ended = command("info", "--url", f"unix://:wrong@{path}")
+        client.config_set("requirepass", "")
     assert ended.code == Exit.UNREACHABLE
     assert ended.err == (
         "streamq: cannot log in to Redis: user name or password is missing or wrong\n\n"
@@ -401,3 +404,52 @@ def test_a_server_that_evicts_is_refused(command: Command, own: EmbeddedServer) 
         "  cause  it is set up as a cache\n"
         "  type   redis-cli CONFIG SET maxmemory-policy noeviction    and the same in its configuration file\n"
     )
+
+
+@pytest.mark.parametrize("words", [(), ("--check",)])
+def test_processes_that_would_each_have_a_server_of_their_own_are_refused(
+    start: Start, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "alone.py").write_text(
+        'from streamq import StreamQ\napp = StreamQ("embedded://")\n@app.task\nasync def job() -> None: ...\n'
+    )
+    process = start("worker", "alone:app", "-p", "2", *words)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert err.partition("streamq: ")[2] == (
+        "2 processes cannot share embedded://\n\n"
+        "  where  alone:app\n"
+        "  cause  each would start a server of its own, and see none of the jobs of the others\n"
+        "  type   streamq worker alone:app -p 2 --url embedded:///var/lib/my-app    a folder can be shared\n"
+    )
+
+
+def test_a_server_of_one_process_alone_is_no_place_to_enqueue_to(command: Command) -> None:
+    ended = command("enqueue", "shop.add", "--url", "embedded://")
+    assert (ended.code, ended.out) == (Exit.USAGE, "")
+    assert ended.err == (
+        "streamq: embedded:// is the server of one process alone\n\n"
+        "  where  the URL of the application, --url or STREAMQ_URL\n"
+        "  cause  this command would start an empty one, and what it writes would end with it\n"
+        "  type   --url embedded:///var/lib/my-app    a folder is shared by all who name it;"
+        " or --url redis://localhost:6379/0\n"
+    )
+
+
+def test_a_task_that_is_not_named_is_asked_for_before_redis(command: Command) -> None:
+    ended = command("enqueue", "--url", "redis://localhost:1/0")
+    assert ended.code == Exit.USAGE
+    assert ended.err.startswith("streamq: Missing argument '[TASK]'. Name a task, or a file of jobs with --from-file\n")
+
+
+def test_no_screen_commands_a_terminal() -> None:
+    assert str(Screen("a\x1b]0;title\x07\nb", cause="\x1b[31mred")) == (
+        "streamq: a\ufffd]0;title\ufffd\nb\n\n  cause  \ufffd[31mred"
+    )
+
+
+def test_a_setting_that_cannot_be_used_is_a_mistake_of_usage(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(APP + "@app.task(executor='proces')\ndef job() -> None: ...\n")
+    ended = command("worker", "wrong:app")
+    assert ended.code == Exit.USAGE
+    assert ended.err.startswith("streamq: importing wrong failed: ConfigurationError: ")

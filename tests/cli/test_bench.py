@@ -259,7 +259,10 @@ def test_a_wrong_option_is_said_before_anything_runs(words: tuple[str, ...], sai
 
 
 UNSUITABLE = [
-    ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "the server would drop jobs when its memory is full: maxmemory-policy is allkeys-lru"),
+    (
+        {"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"},
+        "would drop jobs when its memory is full: maxmemory-policy is allkeys-lru",
+    ),
     ({"maxmemory": "20mb"}, "and the jobs take about 30.0 MB\n\n  where  unix://"),
 ]
 

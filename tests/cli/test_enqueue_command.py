@@ -131,7 +131,7 @@ def test_a_misspelt_task(typed: Keyboard) -> None:
 
 
 MISTAKES = [
-    ((), 2, "name a task, or a file of jobs"),
+    ((), 2, "Name a task, or a file of jobs"),
     (("t", "hello"), 2, """type   streamq enqueue t '"hello"'"""),
     (("t", "NaN"), 2, "'NaN' is no JSON"),
     (("t", "--kw", "x=hello"), 2, """type   streamq enqueue t --kw 'x="hello"'"""),
@@ -196,7 +196,7 @@ def test_waiting_for_results(typed: Keyboard) -> None:
     assert (ended.code, ended.out) == (1, "")
     assert "ValueError: two\n" in ended.err
     assert "lines" in ended.err
-    assert "the same command with -v shows the traceback" in ended.err
+    assert "-v    shows the traceback of the worker" in ended.err
     assert "in fail" not in ended.err
     failed = ended.err.split()[0]
     ended = typed("result", failed, "-v")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,7 +40,7 @@ Type next:
         "",
     )
     written = (tmp_path / "my shop" / "streamq.toml").read_text()
-    assert tomllib.loads(written)["namespace"] == "my-shop"
+    assert 'app = StreamQ(namespace="my-shop")' in (tmp_path / "my shop" / "app.py").read_text()
     (embedded,) = (line for line in written.splitlines() if line.startswith("# url = "))
     assert tomllib.loads(embedded.removeprefix("# "))["url"] == f"embedded://{tmp_path}/my%20shop/.streamq"
 
@@ -77,7 +78,7 @@ async def test_what_it_writes_runs(start: Start, url: str, tmp_path: Path) -> No
     settings = tmp_path / "streamq.toml"
     written = tomllib.loads(settings.read_text())
     settings.write_text(settings.read_text().replace(written["url"], url))
-    namespace = written["namespace"]
+    (namespace,) = re.findall(r'namespace="([^"]+)"', (tmp_path / "app.py").read_text())
     try:
         async with StreamQ(url, namespace=namespace) as app:
             greeting = await app.enqueue("app.greet", "Ada")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -110,7 +111,7 @@ def test_the_environment_stands_above_the_file() -> None:
 
 def test_the_settings_of_a_file_are_those_that_have_a_variable() -> None:
     assert set(settings()) == {"app", "url", *KNOWN}
-    assert set(KNOWN) == {each.name for each in fields(AppOptions)}
+    assert {*KNOWN, "codec"} == {each.name for each in fields(AppOptions)}
 
 
 @pytest.mark.parametrize("target", ["shop_above:app", "shop_above.py:app"])
@@ -295,6 +296,20 @@ def test_config_as_json_hides_secrets(command: Command) -> None:
     }
     assert found["accept"]["value"] == ["msgpack", "json"]
     assert "secret" not in ended.out
+
+
+def test_config_shows_the_ids_of_the_signing_keys_and_no_secret(command: Command, folder: Path) -> None:
+    secret = base64.b64encode(b"a secret of 20 bytes").decode()
+    os.environ["STREAMQ_SIGNING_KEYS"] = f"2026-11:{secret},2026-10:{secret}"
+    shown = command("config", "--json")
+    (keys,) = [each for each in json.loads(shown.out) if each["name"] == "signing_keys"]
+    assert (keys["value"], keys["source"]) == ("<Keyring 2026-11, 2026-10>", "STREAMQ_SIGNING_KEYS")
+    assert secret not in shown.out + command("config").out
+    os.environ["STREAMQ_SIGNING_KEYS"] = f"2026-11:{secret}?"
+    ended = command("config")
+    assert ended.code == 2
+    assert "STREAMQ_SIGNING_KEYS" in ended.err
+    assert secret not in ended.out + ended.err
 
 
 def test_config_of_an_application_that_cannot_be_loaded(folder: Path, command: Command) -> None:

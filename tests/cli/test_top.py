@@ -145,7 +145,7 @@ def test_json_is_for_scripts(start: Start, url: str, namespace: str) -> None:
     start("enqueue", "shop.add", "--url", url, STREAMQ_NAMESPACE=namespace).communicate(timeout=20)
     out, _ = start("top", "--url", url, "--json", STREAMQ_NAMESPACE=namespace).communicate(timeout=20)
     (row,) = json.loads(out)
-    assert (row["queue"], row["queued"], row["workers"], row["paused"]) == ("default", 1, 0, False)
+    assert (row["queue"], row["queued"], row["workers"], row["paused"]) == ("default", 1, 0, None)
 
 
 class Terminal:

@@ -25,7 +25,7 @@ def add(x: int, y: int) -> int:
 
 def built(task: TaskOptions | None = None, app: AppOptions | None = None, **options: Any) -> Any:
     call = Call("add", (1, 2), {}, call_options(NO_CALL_OPTIONS, options) if options else NO_CALL_OPTIONS)
-    return build_job(call, task or TaskOptions(), Parameters("add", add), app or AppOptions(), 3, NOW)
+    return build_job(call, task or TaskOptions(), Parameters("add", add), app or AppOptions(), "default", 3, NOW)
 
 
 def said(job: Any) -> Any:
@@ -122,7 +122,7 @@ def test_the_idempotency_key_belongs_to_the_task_and_its_arguments() -> None:
     assert said(one).key == "k"
     assert built(idempotency_key="k", on_failed="retry").retry_failed
     other = Call("add", (1, 3), {}, call_options(NO_CALL_OPTIONS, {"idempotency_key": "k"}))
-    job = build_job(other, TaskOptions(), Parameters("add", add), AppOptions(), 0, NOW)
+    job = build_job(other, TaskOptions(), Parameters("add", add), AppOptions(), "default", 0, NOW)
     assert (job.key == one.key, job.fingerprint == one.fingerprint) == (True, False)
 
 

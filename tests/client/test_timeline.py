@@ -285,7 +285,7 @@ async def test_cancelled_while_it_waited_and_while_it_ran(stage: Stage) -> None:
     assert reasons(waits)[1:] == ["it was waiting, and somebody cancelled it: withdrawn"]
     assert reasons(runs)[2:] == [
         "somebody cancels it, and w1 was told: withdrawn",
-        "w1 stopped it after 0.0 s: withdrawn",
+        "w1 stopped it after 0.5 s: withdrawn",
     ]
     assert (waits.starts, waits.state) == (0, State.CANCELLED)
 

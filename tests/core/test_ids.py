@@ -115,7 +115,7 @@ def test_a_fork_while_another_thread_makes_an_id_blocks_nobody() -> None:
         assert len(ids_of_a_forked_child(1)) == 1
 
 
-@pytest.mark.parametrize("value", ["a", "invoice-2025-0042", "x" * 128, "!~{}:*", new_id()])
+@pytest.mark.parametrize("value", ["a", "invoice-2025-0042", "x" * 128, "!~{}:*", "01a1ff48d0d270838a50487703e0a1bb"])
 def test_a_usable_id_is_returned(value: str) -> None:
     assert check_job_id(value) == value
 

@@ -60,6 +60,15 @@ rejected: streamq.Reject: /orders/9 does not exist
 discarded: 1
 """
 
+ENCRYPTED = """\
+call: charge(7, card='***')
+readable in Redis: False
+result: customer 7, card ending in 4242
+by the old key: customer 8, card ending in 4444
+forged: streamq.BadSignature: it is not signed
+dead letter: bad_signature
+"""
+
 IMAGES = """\
 dawn 320 x 160
 dawn 160 x 80
@@ -97,7 +106,13 @@ def run(script: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("script", "prints"),
-    [("plain.py", PLAIN), ("celery_habits.py", HABITS), ("cron.py", CRON), ("retries.py", RETRIES)],
+    [
+        ("plain.py", PLAIN),
+        ("celery_habits.py", HABITS),
+        ("cron.py", CRON),
+        ("retries.py", RETRIES),
+        ("encrypted.py", ENCRYPTED),
+    ],
 )
 def test_a_script_prints_what_it_promises(script: str, prints: str) -> None:
     done = run(EXAMPLES / script)

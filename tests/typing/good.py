@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_type
 
-from streamq import Context, Depends, Job, Retry, StreamQ
+from streamq import Context, Depends, Job, PayloadCodec, Retry, Secret, StreamQ
 
 
 @dataclass
@@ -72,6 +72,25 @@ async def count(name: str, db: Session = Depends(session)) -> int:  # noqa: B008
     return await db.count(name)
 
 
+@app.task
+async def login(user: str, token: Secret[str], tokens: list[Secret[bytes]] | None = None) -> int:
+    assert_type(token, str)
+    assert_type(tokens, list[bytes] | None)
+    return len(token)
+
+
+class Same:
+    def encode(self, data: bytes) -> bytes:
+        return data
+
+    def decode(self, data: bytes) -> bytes:
+        return data
+
+
+codec: PayloadCodec = Same()
+secure = StreamQ[None](codec=codec, signing_keys=[("2026-11", b"sixteen bytes...")])
+
+
 @app.cron("0 3 * * *", tz="Europe/Berlin", catch_up="last")
 async def nightly() -> None: ...
 
@@ -89,6 +108,7 @@ async def main() -> None:
         assert_type(await (await shout.enqueue("hey", times=2)).result(), str)
         assert_type(await greet.enqueue("you", polite=True), Job[str])
         assert_type(await count.enqueue("you"), Job[int])
+        assert_type(await login.enqueue("ann", "token"), Job[int])
         assert_type(
             await fetch.using(queue="slow", countdown="10m", idempotency_key="k").enqueue("https://example.org"),
             Job[int],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from streamq import StreamQ
 from streamq.broker.embedded import EmbeddedServer
 from streamq.broker.renewer import Held, Renewal, Renewer
 from streamq.worker.crew import Crew
+from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.held import Cause, Holding
 from streamq.worker.worker import Worker
 from tests.conftest import MakeApp
@@ -240,3 +242,21 @@ async def test_without_redis_a_job_is_cancelled_when_its_lease_is_over() -> None
             assert holding.cancellation.cause is Cause.LOST
             assert took < 1.5
             worker.cancel()
+
+
+async def test_while_redis_is_away_nothing_piles_up() -> None:
+    def clients() -> int:
+        gc.collect()
+        return sum(isinstance(each, redis.Redis) for each in gc.get_objects())
+
+    with EmbeddedServer.start() as server:
+        app = StreamQ(server.url, namespace="away", lease="1s")
+        await app.open()
+        heartbeat = Heartbeat(app.broker, "w1", {"default": {}}, lambda: b"")
+        assert heartbeat._try()
+        before = clients()
+        server.stop()
+        heartbeat.wake()
+        assert [heartbeat._try() for _ in range(5)] == [False] * 5
+        assert clients() <= before
+        await app.close()

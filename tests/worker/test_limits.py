@@ -100,7 +100,7 @@ async def test_an_application_can_limit_all_its_tasks(app: MakeApp) -> None:
         return "done"
 
     async with shop, shop.worker():
-        with pytest.raises(JobFailed, match="time limit of 0.05 s"):
+        with pytest.raises(JobFailed, match=r"time limit of 0\.05 s"):
             await (await slow.enqueue()).result(timeout=10)
         assert await (await patient.enqueue()).result(timeout=10) == "done"
         await shop.dead_letters().discard()

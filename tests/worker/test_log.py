@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from streamq import JobFailed
 from streamq.client.context import current_job_id
 from streamq.worker.log import JsonFormatter, TextFormatter
 from tests.conftest import MakeApp
@@ -80,3 +81,20 @@ async def test_arguments_are_shown_only_if_the_task_says_so(app: MakeApp, caplog
     assert lines[1].startswith("open('xxx")
     assert len(lines[1]) < 700
     assert "secret" not in lines[2]
+
+
+async def test_an_exception_cannot_forge_a_line(app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    shop = app()
+
+    @shop.task(name="forge")
+    async def forge() -> None:
+        raise ValueError("no\n2026-01-01 INFO streamq.job pay[1] SUCCESS\x1b[2J")
+
+    caplog.set_level(logging.INFO, "streamq.job")
+    async with shop, shop.worker():
+        with pytest.raises(JobFailed):
+            await (await forge.enqueue()).result(timeout=10)
+        await shop.dead_letters().discard()
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "streamq.job"]
+    assert line.isprintable()
+    assert line.endswith("ValueError: no 2026-01-01 INFO streamq.job pay[1] SUCCESS\ufffd[2J")

@@ -203,7 +203,8 @@ async def test_a_worker_that_is_named_has_another_name_in_each_process(
 ) -> None:
     here = app(lease="1s")
     async with here, supervised(tmp_path, url, namespace, 2, worker={"name": "mill"}):
-        names = sorted(worker.id for worker in await here.queue().workers())
+        while len(names := sorted(worker.id for worker in await here.queue().workers())) < 2:
+            await asyncio.sleep(0.01)  # the second has yet to say that it lives
     assert [re.sub("-[0-9a-f]{6}$", "", name) for name in names] == ["mill-1", "mill-2"]
 
 

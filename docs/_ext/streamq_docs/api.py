@@ -14,12 +14,12 @@ from streamq_docs.markdown import block, prose
 
 GROUPS: Final = {
     "The application": "StreamQ Application AppSettings Router shared_task",
-    "Tasks and calls": "Task TaskSettings CallSettings Signature Call Context current current_job_id Depends",
+    "Tasks and calls": "Task TaskSettings CallSettings Signature Call Context current current_job_id Depends Secret",
     "Signals of a task": "Retry Snooze Reject",
     "Jobs": "Job JobInfo State Progress Cancellation Restart gather as_completed",
     "What happened to a job": "Explanation Timeline Step Transition TransitionKind",
     "Schedules": "Cron Every crontab Schedules ScheduleInfo Occurrence",
-    "Seams": "Middleware Event",
+    "Seams": "Middleware Event PayloadCodec",
     "Operating": "Queue QueueInfo Pause WorkerInfo DeadLetters DeadLetter",
 }
 # Public for other floors of streamq, and of no use to a program.
@@ -69,6 +69,8 @@ def _of(name: str, value: Any, shown: dict[object, str]) -> Iterator[str]:
     yield f"### {name}"
     if isinstance(value, type):
         yield from _class(name, value, shown)
+    elif hasattr(value, "__metadata__"):  # of Annotated: its docstring would be that of typing
+        yield "An annotation: `token: Secret[str]` is a `str`, and is shown as `***`: [Security](security.md)."
     elif callable(value):
         yield block(_signature(name, value), "text")
         yield prose(inspect.getdoc(value) or "")

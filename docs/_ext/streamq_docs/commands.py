@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import click
 
 from streamq.cli.connected import connected
-from streamq.cli.main import COMMANDS, HOMES
+from streamq.cli.main import COMMANDS, HOMES, streamq
 from streamq_docs.markdown import block, code, plain, table
 
 _VARIABLE: Final = re.compile(r"\s*\[env var: (\w+)\]")
@@ -57,7 +57,7 @@ class Option:
 
 def options(command: click.Command) -> list[Option]:
     """The options that a user can type, `--help` left out."""
-    context = click.Context(command, info_name=command.name)
+    context = click.Context(command, info_name=command.name, **streamq.context_settings)
     found: list[Option] = []
     for each in command.get_params(context):
         if not isinstance(each, click.Option) or each.hidden or _HELP in each.opts:
@@ -107,7 +107,7 @@ def _rows(found: list[Option]) -> list[list[str]]:
 
 
 def _section(path: str, command: click.Command, depth: int) -> Iterator[str]:
-    context = click.Context(command, info_name=path)
+    context = click.Context(command, info_name=path, **streamq.context_settings)
     yield f"{'#' * depth} {path}"
     yield block(" ".join([path, *command.collect_usage_pieces(context)]), "text")
     if text := _text(command):
@@ -149,7 +149,7 @@ def _silent(path: str, command: click.Command) -> Iterator[str]:
         if not option.about:
             yield f"{path} {option.names[-1]} has no help text"
     if isinstance(command, click.Group):
-        context = click.Context(command, info_name=path)
+        context = click.Context(command, info_name=path, **streamq.context_settings)
         for name in command.list_commands(context):
             if found := command.get_command(context, name):
                 yield from _silent(f"{path} {name}", found)

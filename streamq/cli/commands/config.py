@@ -103,6 +103,8 @@ def _row(name: str, value: Any, source: str, variable: str) -> dict[str, Any]:
 
     if isinstance(value, str):
         value = redact(value)
+    elif name == "signing_keys" and value is not None:
+        value = str(value)  # the ids of the keys
     elif isinstance(value, float) and value.is_integer():
         value = int(value)
     return {"name": name, "value": value, "source": source, "variable": variable}

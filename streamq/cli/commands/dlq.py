@@ -104,7 +104,7 @@ async def show_(
     if letter.reason is Reason.UNREADABLE:
         more["bytes"] = _hex(letter.body)
     elif with_arguments:
-        more = argument_row(letter.body, app.options.max_payload)
+        more = argument_row(app, letter.body)
     show_job(letter_row(letter, letters.queue), more, form, tracebacks=True)
 
 

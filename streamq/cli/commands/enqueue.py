@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 DASHES = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
+def _named(ctx: click.Context, param: click.Parameter, task: str | None) -> str | None:
+    # Before Redis is asked. A file counts too, and --from-file is eager for that.
+    if task is None and not ctx.params.get("source") and not ctx.resilient_parsing:
+        raise click.MissingParameter("Name a task, or a file of jobs with --from-file", ctx, param)
+    return task
+
+
 @click.command()
-@click.argument("task", required=False, shell_complete=task_names)
+@click.argument("task", required=False, shell_complete=task_names, callback=_named)
 @click.argument("args", metavar="[JSON]...", nargs=-1)
 @click.option("--kw", "keywords", metavar="NAME=JSON", multiple=True, help="An argument by name.")
 @queue_option("Default: the task's, as the application says.")
@@ -41,7 +48,9 @@ DASHES = click.Path(exists=True, dir_okay=False, allow_dash=True)
 @click.option("--header", "headers", metavar="NAME=TEXT", multiple=True, help="For the task and its middleware.")
 @click.option("--wait", is_flag=True, help="Print the result instead of the id.")
 @timeout_option
-@click.option("--from-file", "source", metavar="PATH", type=DASHES, help="A JSON object a line; - is stdin.")
+@click.option(
+    "--from-file", "source", metavar="PATH", type=DASHES, is_eager=True, help="A JSON object a line; - is stdin."
+)
 @format_options
 @connected
 async def enqueue(
@@ -74,8 +83,7 @@ async def enqueue(
             raise click.UsageError("--from-file takes no task, no --wait and no --job-id: each line is a job")
         await _enqueue_file(app, source, options, form)
         return
-    if task is None:
-        raise click.UsageError("name a task, or a file of jobs with --from-file")
+    assert task is not None
     if timeout is not None and not wait:
         raise click.UsageError("--timeout says how long to --wait")
     named = {name: _json(text, f"{name}=") for name, text in (_pair("--kw", each) for each in keywords)}

@@ -11,6 +11,7 @@ from streamq.cli.completing import queue_option
 from streamq.cli.connected import connected
 from streamq.cli.console import Format, format_options, show_one
 from streamq.cli.exits import Exit
+from streamq.core.shown import printable
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
@@ -33,7 +34,7 @@ async def explain(app: Application[Any], job_id: str, queue: str | None, form: F
         await queues_of(app, queue)
     found = await app.job(job_id, queue).explain()
     if form is None:
-        click.echo("\n".join(filter(None, (found.cause, found.fix))))
+        click.echo(printable("\n".join(filter(None, (found.cause, found.fix)))))
     else:
         show_one({"id": job_id, "state": found.state, "cause": found.cause, "fix": found.fix}, form)
     if found.state is None:

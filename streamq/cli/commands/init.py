@@ -23,7 +23,7 @@ import logging
 from streamq import Context, StreamQ
 
 log = logging.getLogger(__name__)
-app = StreamQ()
+app = StreamQ(namespace="{name}")
 
 
 @app.task
@@ -54,9 +54,9 @@ async def every_minute() -> None:
 '''
 SETTINGS: Final = """\
 # What all commands of streamq in this folder use; `streamq config` shows it with all defaults.
+# Programs of yours do not read this: give them the variable STREAMQ_URL.
 app = "app:app"
 url = "redis://localhost:6379/0"
-namespace = "{name}"
 
 # Without a Redis of your own, for development: pip install 'streamq[embedded]', and
 # url = "embedded://{folder}/.streamq"    # runs while the worker does, and keeps its data in that folder
@@ -86,7 +86,7 @@ def init(folder: Path) -> None:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-") or "app"
     files = {
         folder / "app.py": APP.format(name=name),
-        folder / "streamq.toml": SETTINGS.format(name=name, folder=quote(str(folder.resolve()))),
+        folder / "streamq.toml": SETTINGS.format(folder=quote(str(folder.resolve()))),
     }
     for path in files:
         if path.exists():

@@ -96,7 +96,7 @@ async def show_(
     if with_arguments:
         found = await app.broker.find(info.queue, job_id)
         letter = None if found.body else await app.broker.dead_one(info.queue, job_id)
-        arguments = argument_row(letter.body if letter else found.body, app.options.max_payload)
+        arguments = argument_row(app, letter.body if letter else found.body)
     show_job(job_row(info), arguments, form, tracebacks=is_verbose())
 
 

@@ -71,5 +71,5 @@ def _failed(job: Job[Any], error: JobError, state: str, form: Format | None) -> 
         click.echo(as_json(row))
     if is_verbose():
         return Stopped(Screen(str(error)), Exit.FAILED)
-    next_line = "the same command with -v shows the traceback of the worker" if remote else ""
+    next_line = f"streamq result {job.id} -v    shows the traceback of the worker" if remote else ""
     return Stopped(Screen(told, next=next_line), Exit.FAILED)

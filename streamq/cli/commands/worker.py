@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import importlib.util
+import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
@@ -37,6 +38,7 @@ NO_WATCHFILES: Final = Screen(
     'pip install "streamq[reload]"',
 )
 FOLDER: Final = click.Path(exists=True, file_okay=False)
+logger = logging.getLogger("streamq.worker")
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -171,9 +173,10 @@ def worker(
         max_memory,
         counted=health_port is not None,
         verbose=session.verbose,
+        processes=processes,
     )
     if check:
-        run_on(loop, _checked(spec, processes))
+        run_on(loop, _checked(spec))
         return Exit.OK
     folders = reload_dir or (str(Path.cwd()),) if reload else ()
     with _listening(health_host, health_port) as listening:
@@ -191,6 +194,8 @@ def serve(spec: Spec, listening: socket.socket | None = None) -> int:
     log.configure(spec.log_level, cast(Literal["text", "json"], spec.log_format))
     if not app.tasks:
         raise Stopped(_no_tasks(spec.target))
+    if app.broker.connections.address.private:
+        logger.warning("embedded:// without a folder: only this process reaches its server, nobody else can enqueue")
 
     # What is imported now stays: the collector need not look through it again. And a no-op job makes some twenty
     # objects, so that the usual 700 are reached 1,500 times a second: that was a fifth of the CPU of a drain.
@@ -259,10 +264,21 @@ def _loaded(spec: Spec) -> StreamQ[Any]:
     app = load_app(spec.target)
     if spec.url is not None:
         app.link.redirect(spec.url)
+    if spec.processes > 1 and app.broker.connections.address.private:
+        raise Stopped(_each_its_own(spec))
     return app
 
 
-async def _checked(spec: Spec, processes: int) -> None:
+def _each_its_own(spec: Spec) -> Screen:
+    return Screen(
+        f"{spec.processes} processes cannot share embedded://",
+        spec.target,
+        "each would start a server of its own, and see none of the jobs of the others",
+        f"streamq worker {spec.target} -p {spec.processes} --url embedded:///var/lib/my-app    a folder can be shared",
+    )
+
+
+async def _checked(spec: Spec) -> None:
     from streamq.cli.console import show_one
 
     app = _loaded(spec)
@@ -279,7 +295,7 @@ async def _checked(spec: Spec, processes: int) -> None:
                 "queues": ", ".join(f"{name}:{weight}" for name, weight in worker.weights.items()),
                 "tasks": ", ".join(sorted(app.tasks)) or "none",
                 "schedules": ", ".join(sorted(app.timetable)) or "none" if worker.schedules else "left to others",
-                "processes": processes,
+                "processes": spec.processes,
                 "concurrency": worker.concurrency,
                 "grace": f"{worker.grace:g} s",
             },

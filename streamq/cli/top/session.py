@@ -21,6 +21,7 @@ from streamq.cli.top.screen import Chosen, draw
 from streamq.cli.top.views import View, look
 from streamq.errors import BrokerError
 
+PATIENCE: Final = 2  # seconds: a person waits, and so does the key q; the setting `timeout` is for programs
 WIDE: Final = 140  # columns of a picture that goes into a pipe
 NAMES: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\r": "enter", b"\n": "enter", b"\x1b": "escape"}
 
@@ -60,7 +61,10 @@ async def watch(broker: Broker, every: float) -> None:
 
 async def _again(broker: Broker, before: View) -> View:
     try:
-        return await look(broker)
+        async with asyncio.timeout(PATIENCE):
+            return await look(broker)
+    except TimeoutError:
+        return dataclasses.replace(before, problem=f"this picture is old: Redis does not answer within {PATIENCE} s")
     except BrokerError as error:
         return dataclasses.replace(before, problem=f"this picture is old: {error}")
 
