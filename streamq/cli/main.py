@@ -137,6 +137,7 @@ verbose_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=be_verbose,
+    allow_from_autoenv=False,
     help="Show the traceback of an error.",
 )
 
@@ -147,8 +148,17 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": sorted(HELP)})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show it.")
+# Every option has a variable, STREAMQ_<COMMAND>_<OPTION>, beside those that name a shorter one.
+@click.group(cls=LazyGroup, context_settings={"help_option_names": sorted(HELP), "auto_envvar_prefix": "STREAMQ"})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    allow_from_autoenv=False,
+    help="Show it.",
+)
 @verbose_option
 @click.pass_context
 def streamq(ctx: click.Context) -> None:

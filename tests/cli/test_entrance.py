@@ -83,3 +83,21 @@ def test_without_a_command_the_help_is_shown(start: Start) -> None:
 def test_the_version(start: Start) -> None:
     out, _ = start("--version").communicate(timeout=20)
     assert out == f"streamq {streamq.__version__}\n"
+
+
+def test_every_option_has_a_variable(start: Start, url: str, namespace: str) -> None:
+    for n in range(3):
+        start("enqueue", "shop.add", str(n), "--url", url, STREAMQ_NAMESPACE=namespace).communicate(timeout=20)
+    listed = start("jobs", "list", "--url", url, STREAMQ_NAMESPACE=namespace, STREAMQ_JOBS_LIST_LIMIT="2")
+    out, _ = listed.communicate(timeout=20)
+    assert len(out.splitlines()) == 2
+    wrong = start("jobs", "list", "--url", url, STREAMQ_JOBS_LIST_LIMIT="many")
+    _, err = wrong.communicate(timeout=20)
+    assert (wrong.returncode, "'many' is not a valid integer" in err) == (2, True)
+
+
+def test_a_variable_that_only_sounds_like_an_option_does_nothing(start: Start) -> None:
+    process = start("--help", STREAMQ_VERSION="3", STREAMQ_VERBOSE="loud")
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("Usage: ")
