@@ -37,10 +37,14 @@ PROGRAMS = programs()
 
 @pytest.fixture(autouse=True)
 def nothing_shared() -> Iterator[None]:
-    """Shared tasks and the root logger belong to the process: what one test puts there, the next must not find."""
+    """Shared tasks, the root logger and STREAMQ_* belong to the process: the next test must not find what one left."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, environ = list(root.handlers), root.level, dict(os.environ)
     yield
+    for name in {*os.environ, *environ}:
+        if name.startswith("STREAMQ_") and os.environ.get(name) != environ.get(name):
+            os.environ.pop(name, None)
+            os.environ.update({name: environ[name]} if name in environ else {})
     shared.tasks.clear()
     shared.timetable.clear()
     root.handlers[:] = [each for each in root.handlers if each in handlers or "pytest" in type(each).__module__]
