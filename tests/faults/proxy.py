@@ -59,17 +59,21 @@ def script(name: str) -> tuple[bytes, ...]:
 
 @dataclass(eq=False)
 class Rule:
-    """One fault for a share of the requests that contain one of the texts (none: of all), so many times at most."""
+    """One fault for a share of the requests that contain one of the texts (none: of all), so many times at most.
+
+    `about` is a text that they all must contain, too.
+    """
 
     fault: Fault
     on: tuple[bytes, ...] = ()
     share: float = 1.0
     times: float = float("inf")
     wire: Wire | None = None
+    about: bytes = b""
     hits: int = field(default=0, init=False)
 
     def strikes(self, request: bytes, wire: Wire, dice: random.Random) -> bool:
-        fits = self.hits < self.times and self.wire in (None, wire)
+        fits = self.hits < self.times and self.wire in (None, wire) and self.about in request
         if not fits or (self.on and not any(text in request for text in self.on)) or dice.random() >= self.share:
             return False
         self.hits += 1
@@ -201,12 +205,13 @@ class FaultProxy:
         fault: Fault,
         *,
         on: tuple[bytes, ...] = (),
+        about: bytes = b"",
         share: float = 1.0,
         times: float = float("inf"),
         wire: Wire | None = None,
     ) -> Rule:
         """From now on; the rule counts its hits. Of several rules that strike, the first one counts."""
-        self._rules.append(Rule(fault, on, share, times, wire))
+        self._rules.append(Rule(fault, on, share, times, wire, about))
         return self._rules[-1]
 
     def heal(self) -> None:
