@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 BUDGETS = Path(__file__).with_name("budget.toml")
-# On a busy machine turns leave less full: the same jobs take a tenth more round trips, and the commands that go with them.
+# On a busy machine turns leave less full: the same jobs take a tenth more round trips, and more commands with them.
 MARGINS = {"round_trips": 0.12, "server_commands": 0.05, "tasks": 0.02, "allocations": 0.05, "calls": 0.03}
 ANY = "any"  # Python; allocations and calls differ from one minor version to the next
 SHARED = {"round_trips", "server_commands", "tasks"}
