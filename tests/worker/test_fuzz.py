@@ -87,7 +87,7 @@ async def serve(here: StreamQ[None], garbage: list[Any]) -> None:
         await here.broker.prepare("default")
         good = []
         for number, (priority, fields, by_the_way_of_due) in enumerate(garbage):
-            if by_the_way_of_due and fields[0] == b"i":
+            if by_the_way_of_due and fields[0] == b"i" and len(fields) >= 4:
                 await line.call("HSET", keys.body, fields[1], fields[3])
                 await line.call("HSET", keys.jobs, fields[1], f"d{priority}")
                 await line.call("ZADD", keys.due, 1, fields[1])
