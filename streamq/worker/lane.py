@@ -299,7 +299,7 @@ class Lane:
         for (holding, settlement), count, reply in zip(load.batch, load.counts, turn.replies, strict=True):
             good = reply in ("ok", "dup")
             if holding.adopted and holding.delivery.count != count and (not good or isinstance(settlement, Release)):
-                # The sweep gave it to us again while this travelled; a delivery that is given back at once never started.
+                # The sweep gave it to us again while this travelled: given back, that delivery never started.
                 again = Release() if isinstance(settlement, Release) else settlement
                 self._done.append((holding, again))
                 continue
