@@ -37,11 +37,11 @@ _BOTH: Final = {
     "mget": "archive, rates, listing: records",
     "xrange": "history",
     "xrevrange": "history, rates",
-    "xpending": "checkup",
+    "xpending": "facts",
 }
 _WORKER: Final = {
-    "info": "connect: whether the server may drop jobs, since when it is up",
-    "command|info": "connect: whether it has what is needed",
+    "info": "suitability: whether the server may drop jobs, since when it is up",
+    "command|info": "suitability: whether it has what is needed",
     "set": "broker: the record of a job that was acknowledged early",
     "del": "producing: records that were moved",
     "xreadgroup": "broker: the blocking read",
@@ -64,13 +64,16 @@ IN_SCRIPTS: Final[Mapping[Role, Sequence[str]]] = {
 }
 
 
+OF_A_CLUSTER: Final = ("cluster|slots",)  # nodes: where the keys are
+
+
 def commands(role: Role) -> list[str]:
     """The commands of a role, in the spelling of ACL rules, sorted."""
     return sorted({*SENT[role], *IN_SCRIPTS[role]})
 
 
-def rules(role: Role, namespace: str, names: Sequence[str]) -> list[str]:
-    """The ACL rules of a user with this role on these queues, without its password.
+def rules(role: Role, namespace: str, names: Sequence[str], *, cluster: bool = False) -> list[str]:
+    """The ACL rules of a user with this role on these queues, without its password; on each server of a `cluster`.
 
     >>> rules("producer", "shop", ["orders"])[:3]
     ['reset', 'on', '~sq:{shop/orders}:*']
@@ -83,7 +86,7 @@ def rules(role: Role, namespace: str, names: Sequence[str]) -> list[str]:
         f"~{queues(_escaped(namespace))}",
         *(f"&{each.bell}" for each in keys),
         f"&{inbox(_escaped(namespace), '*')}",
-        *(f"+{command}" for command in commands(role)),
+        *(f"+{command}" for command in sorted([*commands(role), *(OF_A_CLUSTER if cluster else ())])),
     ]
 
 

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from streamq.errors import ConfigurationError
 
-Scheme = Literal["redis", "rediss", "unix", "embedded"]
+Scheme = Literal[
+    "redis", "rediss", "unix", "embedded", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"
+]
 EXAMPLES: dict[Scheme, str] = {
     "redis": "redis://user:password@localhost:6379/0",
     "rediss": "rediss://user:password@redis.example.com:6379/0",
     "unix": "unix:///run/redis/redis.sock?db=0",
     "embedded": "embedded:///var/lib/my-app",
+    "redis+sentinel": "redis+sentinel://user:password@host1:26379,host2:26379,host3:26379/mymaster/0",
+    "rediss+sentinel": "rediss+sentinel://user:password@host1:26379,host2:26379,host3:26379/mymaster/0",
+    "redis+cluster": "redis+cluster://user:password@host1:6379,host2:6379",
+    "rediss+cluster": "rediss+cluster://user:password@host1:6379,host2:6379",
 }
-LATER = {"redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
 TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "insecure"}
+SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 OPTIONS: dict[Scheme, set[str]] = {
     "redis": {"db"},
     "rediss": {"db"} | TLS_OPTIONS,
     "unix": {"db"},
     "embedded": set(),
+    "redis+sentinel": {"db"} | SENTINEL_OPTIONS,
+    "rediss+sentinel": {"db"} | SENTINEL_OPTIONS | TLS_OPTIONS,
+    "redis+cluster": set(),
+    "rediss+cluster": TLS_OPTIONS,
 }
+PORTS = {"redis+sentinel": 26379, "rediss+sentinel": 26379}
 _SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|auth)[^=&#]*=)[^&#]*", re.IGNORECASE)
 _USERINFO = re.compile(r"^([A-Za-z0-9+.-]*://)(.*)@", re.DOTALL)
 
@@ -66,6 +77,22 @@ class Address:
     ca_certs: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
+    hosts: tuple[tuple[str, int], ...] = ()  # whom to ask where the servers are: Sentinels, or some of a cluster
+    service: str = ""  # the name of the master that the Sentinels watch
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.scheme.startswith("rediss")
+
+    def at(self, host: str, port: int) -> Address:
+        """One server that was found by way of this address: the same user, certificates and database."""
+        shown = f"[{host}]" if ":" in host else host
+        scheme: Scheme = "rediss" if self.tls else "redis"
+        url = f"{scheme}://{shown}:{port}/{self.db}"
+        return replace(self, url=url, scheme=scheme, host=host, port=port, hosts=(), service="")
 
     @property
     def private(self) -> bool:
@@ -74,7 +101,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Parse redis://, rediss://, unix:// and embedded:// URLs.
+        """Parse redis://, rediss://, unix:// and embedded:// URLs, and those of Sentinels and clusters.
 
         Raises `ConfigurationError`, which shows the redacted URL and an example.
         """
@@ -89,8 +116,10 @@ class Address:
                     return cls(url, scheme, path=_folder(parts))
                 case "unix":
                     return cls._unix(url, parts, options)
-                case _:
+                case "redis" | "rediss":
                     return cls._tcp(url, scheme, parts, options)
+                case _:
+                    return cls._several(url, scheme, parts, options)
         except _Unusable as problem:
             raise _refusal(url, str(problem), problem.scheme) from None
         except ValueError as problem:  # urlsplit on a broken [::1 address; its text can quote the password
@@ -107,25 +136,45 @@ class Address:
             url,
             "unix",
             db=_database(options.get("db", ""), "unix"),
-            username=_unquoted(parts.username),
-            password=_unquoted(parts.password),
             path=unquote(parts.path),
+            **_login(parts),
+        )
+
+    @classmethod
+    def _several(cls, url: str, scheme: Scheme, parts: SplitResult, options: dict[str, str]) -> Address:
+        # urlsplit knows one host: the userinfo goes by the last @, which no host contains.
+        hosts = tuple(_host(text, scheme) for text in parts.netloc.rpartition("@")[2].split(","))
+        path = parts.path.removeprefix("/")
+        service, _, db = path.partition("/") if scheme.endswith("sentinel") else ("", "", path)
+        if scheme.endswith("sentinel") and not service:
+            raise _Unusable("it does not name the master that the Sentinels watch", scheme)
+        if scheme.endswith("cluster") and db not in ("", "0"):
+            raise _Unusable("a cluster has one database, 0", scheme)
+        return cls(
+            url,
+            scheme,
+            *hosts[0],
+            db=_database(options.get("db", db), scheme),
+            hosts=hosts,
+            service=unquote(service),
+            sentinel_username=options.get("sentinel_username"),
+            sentinel_password=options.get("sentinel_password"),
+            **_login(parts),
+            **_tls(options, scheme),
         )
 
     @classmethod
     def _tcp(cls, url: str, scheme: Scheme, parts: SplitResult, options: dict[str, str]) -> Address:
+        if "," in parts.netloc.rpartition("@")[2]:
+            raise _Unusable(f"several hosts are written {scheme}+sentinel://... or {scheme}+cluster://...", scheme)
         return cls(
             url,
             scheme,
             host=unquote(parts.hostname or "localhost"),
             port=6379 if parts.port is None else parts.port,
             db=_database(options.get("db", parts.path.strip("/")), scheme),
-            username=_unquoted(parts.username),
-            password=_unquoted(parts.password),
-            verify=_verify(options),
-            ca_certs=options.get("ssl_ca_certs"),
-            certfile=options.get("ssl_certfile"),
-            keyfile=options.get("ssl_keyfile"),
+            **_login(parts),
+            **_tls(options, scheme),
         )
 
     def __str__(self) -> str:
@@ -146,14 +195,42 @@ def _refusal(url: str, problem: str, scheme: Scheme) -> ConfigurationError:
 
 
 def _scheme(scheme: str) -> Scheme:
-    match scheme:
-        case "redis" | "rediss" | "unix" | "embedded":
-            return scheme
-        case _ if scheme in LATER:
-            raise _Unusable(f"{scheme}:// is not supported yet, only one standalone server is", "redis")
-        case _:
-            known = ", ".join(f"{name}://" for name in EXAMPLES)
-            raise _Unusable(f"its scheme must be one of {known}", "redis")
+    for known in EXAMPLES:
+        if scheme == known:
+            return known
+    raise _Unusable(f"its scheme must be one of {', '.join(f'{name}://' for name in EXAMPLES)}", "redis")
+
+
+def _host(text: str, scheme: Scheme) -> tuple[str, int]:
+    one = urlsplit(f"//{text}")
+    if not one.hostname:
+        raise _Unusable("an empty host: they are written host:port, with commas between", scheme)
+    return unquote(one.hostname), PORTS.get(scheme, 6379) if one.port is None else one.port
+
+
+class _Login(TypedDict):
+    username: str | None
+    password: str | None
+
+
+class _Tls(TypedDict):
+    verify: bool
+    ca_certs: str | None
+    certfile: str | None
+    keyfile: str | None
+
+
+def _login(parts: SplitResult) -> _Login:
+    return {"username": _unquoted(parts.username), "password": _unquoted(parts.password)}
+
+
+def _tls(options: dict[str, str], scheme: Scheme) -> _Tls:
+    return {
+        "verify": _verify(options, scheme),
+        "ca_certs": options.get("ssl_ca_certs"),
+        "certfile": options.get("ssl_certfile"),
+        "keyfile": options.get("ssl_keyfile"),
+    }
 
 
 def _options(scheme: Scheme, parts: SplitResult) -> dict[str, str]:
@@ -179,14 +256,14 @@ def _database(text: str, scheme: Scheme) -> int:
     return int(text or 0)
 
 
-def _verify(options: dict[str, str]) -> bool:
+def _verify(options: dict[str, str], scheme: Scheme) -> bool:
     wanted = options.get("ssl_cert_reqs", "required")
     insecure = options.get("insecure", "false")
     if wanted not in {"required", "none"} or insecure not in {"true", "false"}:
-        raise _Unusable("ssl_cert_reqs is required or none, insecure is true or false", "rediss")
+        raise _Unusable("ssl_cert_reqs is required or none, insecure is true or false", scheme)
     if wanted == "none" and insecure != "true":
         problem = "without checking the certificate anyone in between can read and change jobs"
-        raise _Unusable(f"{problem}; give ssl_ca_certs=FILE, or add insecure=true", "rediss")
+        raise _Unusable(f"{problem}; give ssl_ca_certs=FILE, or add insecure=true", scheme)
     return wanted == "required"
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from streamq.broker import scripts
 from streamq.broker.archive import Kept, finished
-from streamq.broker.connect import Line, Reply, is_full, is_transient
+from streamq.broker.connect import Reply, is_full, is_transient
 from streamq.broker.governing import Governing
 from streamq.broker.renewer import Renewer
 from streamq.broker.settling import fingerprint, idempotency, pack
@@ -79,7 +79,7 @@ class Broker(Governing):
             events=self.options.events, heard=" ".join(heard), batch=batch, blobs=blobs,
         )  # fmt: skip
         sent = time.monotonic()
-        reply = cast("list[Reply]", await self.script(call, self.line(f"turn {queue}")))
+        reply = cast("list[Reply]", await self.script(call, f"turn {queue}"))
         now = self.synced(cast(int, reply[0]), sent)
         taken = cast("list[Reply]", reply[2])
         deliveries: list[Delivery] = []
@@ -91,13 +91,14 @@ class Broker(Governing):
             await self.move(queue, finished(settlements, replies))
         return Turn(now, replies, deliveries, reply[3] == 1)
 
-    async def block(self, line: Line, queue: str, consumer: str, block_ms: int) -> list[Delivery]:
-        """Wait on every priority of a queue for a job; at most one from each.
+    async def block(self, purpose: str, queue: str, consumer: str, block_ms: int) -> list[Delivery]:
+        """Wait on every priority of a queue for a job, on the line of that purpose; at most one from each.
 
         Raises ResponseError (NOGROUP) after the server was flushed: `prepare` again.
         """
         k = self.keys(queue)
         names = [k.stream(priority) for priority in reversed(PRIORITIES)]
+        line = self.line(purpose, k.jobs)
         try:
             reply = await line.call(
                 "XREADGROUP", "GROUP", "w", consumer, "COUNT", 1, "BLOCK", block_ms,
@@ -203,8 +204,8 @@ class Broker(Governing):
     def renewer(self) -> Renewer:
         """What the heartbeat thread calls; it has a connection of its own."""
         patience = min(5.0, self.options.lease / 3)  # a half-open connection has to be noticed while the lease is good
-        connect = partial(self.connections.sync_client, patience)
-        return Renewer(connect, self.keys, lambda: self.now())  # it may be set later
+        connect = partial(self.connections.sync_client, timeout=patience)
+        return Renewer(connect, self.connections.nodes, self.keys, lambda: self.now())  # it may be set later
 
 
 def _delivery(

@@ -1,33 +1,22 @@
-"""Whether a server and a set-up are sound for jobs: facts are gathered once, each check is a function of them."""
+"""Whether a server and a set-up are sound for jobs: each check is a function of facts."""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
-from typing import Final, cast
+from typing import Final
 
-from redis.exceptions import ResponseError
+from streamq.broker.facts import Facts
+from streamq.core.shown import counted, size
 
-from streamq.broker.broker import Broker
-from streamq.broker.connect import Address, Reply, info_section
-from streamq.broker.inspector import Inspector, QueueInfo, WorkerInfo
-from streamq.core.options import PRIORITIES, AppOptions
-
-PINGS: Final = 20
-QUEUES: Final = 100  # looked at in detail
-CONSUMERS: Final = 1_000
 SKEW: Final = 1.0  # seconds
 TIGHT: Final = 0.8  # of maxmemory
 SLOW_MS: Final = 5.0
 OLD: Final = 300.0  # seconds that the oldest job waits
 A_JOB: Final = 250  # bytes of a queued job with small arguments, with room to spare
-LIBRARIES: Final = ("streamq", "redis", "hiredis", "msgspec")
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -48,39 +37,6 @@ class Finding:
     severity: Severity
     says: str
     do: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the server, the queues and the workers say. An empty mapping: the ACL forbids the question."""
-
-    address: Address
-    options: AppOptions
-    server: Mapping[str, str]
-    memory: Mapping[str, str]
-    persistence: Mapping[str, str]
-    replication: Mapping[str, str]
-    fsync: str  # of the AOF; empty: not told
-    waitaof: bool
-    user: str  # empty: not told
-    skew: float  # seconds that the server is ahead of this machine
-    pings: Sequence[float]  # ms
-    queues: Sequence[QueueInfo]
-    workers: Sequence[WorkerInfo]
-    orphans: Mapping[str, int]  # consumer -> entries it holds, though no worker of that name lives
-    libraries: str
-
-
-def libraries() -> str:
-    """The versions that matter when two releases meet: of streamq, redis-py, hiredis, msgspec and Python."""
-    return ", ".join([*(f"{name} {_version(name)}" for name in LIBRARIES), f"Python {python_version()}"])
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
 
 
 # ---- the checks -------------------------------------------------------------------------------------------
@@ -111,7 +67,7 @@ def memory(facts: Facts) -> Findings:
     used, most = (int(facts.memory.get(name, "0")) for name in ("used_memory", "maxmemory"))
     policy = facts.memory.get("maxmemory_policy", "noeviction")
     if not most:
-        yield Finding("memory", Severity.OK, f"{_size(used)} used, no maxmemory: the machine's memory is the limit")
+        yield Finding("memory", Severity.OK, f"{size(used)} used, no maxmemory: the machine's memory is the limit")
         if policy != "noeviction":
             yield Finding(
                 "memory",
@@ -125,18 +81,18 @@ def memory(facts: Facts) -> Findings:
         yield Finding(
             "memory",
             Severity.WARNING,
-            f"{_size(used)} of {_size(most)} used: new jobs are refused (QueueFull), running ones end",
+            f"{size(used)} of {size(most)} used: new jobs are refused (QueueFull), running ones end",
             "let the workers catch up, raise maxmemory, or see what else fills it: INFO memory",
         )
     elif used > TIGHT * most:
         yield Finding(
             "memory",
             Severity.WARNING,
-            f"{_size(used)} of {_size(most)} used, {room}",
+            f"{size(used)} of {size(most)} used, {room}",
             "raise maxmemory, or add workers",
         )
     else:
-        yield Finding("memory", Severity.OK, f"{_size(used)} of {_size(most)} used, {room}")
+        yield Finding("memory", Severity.OK, f"{size(used)} of {size(most)} used, {room}")
 
 
 def persistence(facts: Facts) -> Findings:
@@ -177,7 +133,8 @@ def durability(facts: Facts) -> Findings:
         yield Finding(
             "durability",
             Severity.UNSUITABLE,
-            f"durability={facts.options.durability!r}, and the server has {replicas} replicas: each enqueue would fail",
+            f"durability={facts.options.durability!r}, and the server has {counted(replicas, 'replica')}: "
+            "each enqueue would fail",
             f"add replicas, or set durability to memory or replicas:{max(1, replicas)}",
         )
     elif kind == "fsync" and (not facts.waitaof or facts.persistence.get("aof_enabled", "1") != "1"):
@@ -189,13 +146,33 @@ def durability(facts: Facts) -> Findings:
             "CONFIG SET appendonly yes" if facts.waitaof else "upgrade the server, or set durability to memory",
         )
     else:
-        shown = f", {replicas} replicas" if facts.replication else ""
+        shown = f", {counted(replicas, 'replica')}" if facts.replication else ""
         yield Finding("durability", Severity.OK, f"{facts.options.durability}{shown}")
+
+
+def failover(facts: Facts) -> Findings:
+    """Whether another server can take over, and what it would lack."""
+    if not facts.replaceable or not facts.replication:
+        return
+    replicas = int(facts.replication.get("connected_slaves", "0"))
+    if not replicas:
+        yield Finding(
+            "failover", Severity.WARNING, "no replica: nobody takes over when it fails", "add one, or start it again"
+        )
+    elif "min_slaves_good_slaves" not in facts.replication:  # shown only where they are asked for
+        yield Finding(
+            "failover",
+            Severity.NOTE,
+            "a failover loses what no replica has yet, and what an isolated master goes on accepting",
+            "CONFIG SET min-replicas-to-write 1, CONFIG SET min-replicas-max-lag 10, and durability='replicas:1'",
+        )
+    else:
+        yield Finding("failover", Severity.OK, f"{counted(replicas, 'replica')}, and writes stop without")
 
 
 def access(facts: Facts) -> Findings:
     """Who may read and write the jobs."""
-    reachable = facts.address.scheme in ("redis", "rediss") and facts.address.host not in LOCAL
+    reachable = facts.address.scheme not in ("unix", "embedded") and facts.address.host not in LOCAL
     if reachable and not facts.address.password:
         yield Finding(
             "access",
@@ -205,7 +182,7 @@ def access(facts: Facts) -> Findings:
         )
     elif facts.user:
         yield Finding("access", Severity.OK, f"user {facts.user}")
-    if reachable and facts.address.scheme == "redis":
+    if reachable and not facts.address.tls:
         yield Finding(
             "access", Severity.NOTE, "no TLS: arguments and results cross the network in clear", "use rediss://"
         )
@@ -245,28 +222,30 @@ def queues(facts: Facts) -> Findings:
             yield Finding(
                 "queues",
                 Severity.WARNING,
-                f"{queue.name}: {waiting:,} jobs, and no live worker",
+                f"{queue.name}: {counted(waiting, 'job')}, and no live worker",
                 f"streamq worker MODULE:APP --queues {queue.name}",
             )
         elif queue.queued and queue.oldest > OLD:
             yield Finding(
                 "queues",
                 Severity.NOTE,
-                f"{queue.name}: {queue.queued:,} jobs wait, the oldest unfinished one since {queue.oldest:,.0f} s",
+                f"{queue.name}: {counted(queue.queued, 'job')} queued, the oldest unfinished one since {queue.oldest:,.0f} s",
                 "add workers, or raise --concurrency: streamq top",
             )
         if queue.dead:
             yield Finding(
                 "queues",
                 Severity.NOTE,
-                f"{queue.name}: {queue.dead:,} dead letters",
+                f"{queue.name}: {counted(queue.dead, 'dead letter')}",
                 f"streamq dlq list --queue {queue.name}",
             )
     if not facts.queues:
         yield Finding("queues", Severity.NOTE, f"no queue was ever used in the namespace {facts.options.namespace!r}")
     else:
         total = sum(queue.queued + queue.running + queue.scheduled for queue in facts.queues)
-        yield Finding("queues", Severity.OK, f"{len(facts.queues)} queues, {total:,} unfinished jobs")
+        yield Finding(
+            "queues", Severity.OK, f"{counted(len(facts.queues), 'queue')}, {counted(total, 'unfinished job')}"
+        )
 
 
 def orphans(facts: Facts) -> Findings:
@@ -276,7 +255,7 @@ def orphans(facts: Facts) -> Findings:
         yield Finding(
             "orphans",
             Severity.NOTE,
-            f"{held:,} jobs are held by {len(facts.orphans)} workers that no longer live ({names})",
+            f"{counted(held, 'job')} held by {counted(len(facts.orphans), 'dead worker')} ({names})",
             "a live worker takes them over once their leases ran out; if there is none, start one",
         )
 
@@ -289,90 +268,20 @@ def versions(facts: Facts) -> Findings:
         yield Finding(
             "versions", Severity.NOTE, f"workers run {len(seen)} sets of versions: {shown}", "deploy one of them"
         )
-    yield Finding("versions", Severity.OK, f"{facts.libraries} here; {len(facts.workers)} live workers")
+    yield Finding("versions", Severity.OK, f"{facts.libraries} here; {counted(len(facts.workers), 'live worker')}")
 
 
-CHECKS: Final[tuple[Callable[[Facts], Findings], ...]] = (
-    server, memory, persistence, durability, access, clock, network, queues, orphans, versions,
-)  # fmt: skip
+Check = Callable[[Facts], Findings]
+OF_A_SERVER: Final[tuple[Check, ...]] = (server, memory, persistence, durability, failover, access, clock, network)
+OF_THE_QUEUES: Final[tuple[Check, ...]] = (queues, orphans, versions)
 
 
-def examine(facts: Facts) -> list[Finding]:
+def examine(servers: Sequence[Facts]) -> list[Finding]:
     """All findings, in the order of the checks."""
-    return [finding for check in CHECKS for finding in check(facts)]
-
-
-# ---- the facts --------------------------------------------------------------------------------------------
-
-
-async def gather(broker: Broker) -> Facts:
-    """Ask the server, which is open. A question that its ACL forbids stays unanswered."""
-    line = broker.line("commands")
-    pings: list[float] = []
-    for _ in range(PINGS):
-        sent = time.perf_counter()
-        await broker.command("PING")
-        pings.append((time.perf_counter() - sent) * 1000)
-    inspector = Inspector(broker)
-    names = (await broker.queues())[:QUEUES]
-    alive: dict[str, WorkerInfo] = {}
-    held: Counter[str] = Counter()
-    infos: list[QueueInfo] = []
-    for name in names:
-        infos.append(await inspector.queue(name))
-        alive |= {worker.id: worker for worker in await inspector.workers(name)}
-        held += await _holders(broker, name)
-    return Facts(
-        broker.connections.address,
-        broker.options,
-        await info_section(line, "server"),
-        await info_section(line, "memory"),
-        await info_section(line, "persistence"),
-        await info_section(line, "replication"),
-        await _asked(broker, "CONFIG", "GET", "appendfsync"),
-        broker.facts is not None and broker.facts.waitaof,
-        await _asked(broker, "ACL", "WHOAMI"),
-        broker.clock.offset,
-        pings,
-        infos,
-        list(alive.values()),
-        {consumer: count for consumer, count in held.items() if consumer not in alive and consumer != "nobody"},
-        libraries(),
-    )
-
-
-async def gather_memory(broker: Broker) -> str:
-    """What the server uses, of what it may use, for people."""
-    found = await info_section(broker.line("commands"), "memory")
-    used, most = (int(found.get(name, "0")) for name in ("used_memory", "maxmemory"))
-    return (_size(used) if used else "") + (f" of {_size(most)}" if most else "")
-
-
-async def _holders(broker: Broker, queue: str) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for priority in PRIORITIES:
-        stream = broker.keys(queue).stream(priority)
-        try:
-            reply = cast("list[Reply]", await broker.line("commands").call("XPENDING", stream, "w"))
-        except ResponseError:  # nobody was there yet
-            continue
-        for name, count in cast("list[list[bytes]]", reply[3] or [])[:CONSUMERS]:
-            found[name.decode(errors="replace")] += int(count)
-    return found
-
-
-async def _asked(broker: Broker, *words: str) -> str:
-    try:
-        reply = await broker.line("commands").call(*words)
-    except ResponseError:
-        return ""
-    last = reply[-1] if isinstance(reply, list) and reply else reply
-    return last.decode(errors="replace") if isinstance(last, bytes) else ""
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+    found = [
+        replace(finding, says=f"{facts.address}: {finding.says}") if len(servers) > 1 else finding
+        for check in OF_A_SERVER
+        for facts in servers
+        for finding in check(facts)
+    ]
+    return found + [finding for check in OF_THE_QUEUES for finding in check(servers[0])]

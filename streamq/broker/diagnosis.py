@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from redis import exceptions as refused
+from redis.sentinel import MasterNotFoundError
 
 from streamq.broker.address import Address
 
@@ -17,6 +18,7 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     refused.MasterDownError,
     refused.TryAgainError,
     refused.ClusterDownError,
+    refused.AskError,  # MovedError is one: where keys are was learned from it
     OSError,  # TimeoutError of asyncio is one
 )
 _TRANSIENT_CODES = {"LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED", "BUSY"}
@@ -98,8 +100,21 @@ def diagnose(exc: BaseException, address: Address) -> Diagnosis:
     return Diagnosis("use", "the server refused", "It may be no Redis, or forbid the command", _SLOW_START)
 
 
+_SENTINELS: Final = Diagnosis(
+    "find the master of",
+    "no Sentinel answered",
+    "Do they run there, and is it their port (26379), not the master's?",
+    "redis-cli -h HOST -p 26379 PING",
+)
+_UNWATCHED: Final = Diagnosis(
+    "find the master of",
+    "the Sentinels know no master of this name that is up",
+    "Is the name after the hosts that of sentinel.conf (sentinel monitor NAME ...)? A failover takes a few seconds",
+    "redis-cli -h HOST -p 26379 SENTINEL MASTERS    names them",
+)
 _Fits = Callable[[BaseException, str, Address], bool]
 _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
+    (lambda exc, text, _: isinstance(exc, MasterNotFoundError) and "error" not in text, _UNWATCHED),
     (lambda exc, text, _: _denied(exc) or "noauth" in text, _LOGIN),
     (
         lambda exc, text, _: isinstance(exc, refused.NoPermissionError) or any(each in text for each in _FORBIDDEN),
@@ -117,9 +132,7 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
         ),
     ),
     (
-        lambda exc, text, at: (
-            isinstance(exc, ssl.SSLError) or "ssl" in text or (at.scheme == "rediss" and "closed" in text)
-        ),
+        lambda exc, text, at: isinstance(exc, ssl.SSLError) or "ssl" in text or (at.tls and "closed" in text),
         Diagnosis(
             "reach",
             "the TLS handshake failed",
@@ -127,6 +140,7 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
             "--url redis://host:6379/0    without the second s",
         ),
     ),
+    (lambda exc, text, _: isinstance(exc, MasterNotFoundError), _SENTINELS),
     (
         lambda exc, text, _: isinstance(exc, ConnectionRefusedError) or "refused" in text or "error 111" in text,
         Diagnosis(
@@ -154,9 +168,7 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
         Diagnosis("find", "the host name does not resolve", "Is it spelt right?", "--url    with the right host"),
     ),
     (
-        lambda exc, text, at: (
-            at.scheme == "rediss" and (isinstance(exc, refused.TimeoutError | TimeoutError) or "timeout" in text)
-        ),
+        lambda exc, text, at: at.tls and (isinstance(exc, refused.TimeoutError | TimeoutError) or "timeout" in text),
         Diagnosis(
             "reach",
             "it did not answer in time",

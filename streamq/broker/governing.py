@@ -19,7 +19,7 @@ class Governing(Producing):
 
     async def pause(self, queue: str, reason: str = "") -> Pause:
         """Let nobody take jobs of this queue until `resume`. One that is paused already stays so since then."""
-        await self._translated(self.announce(queue))
+        await self.translated(self.announce(queue))
         k = self.keys(queue)
         since = await self.ask(scripts.pause(paused=k.paused, now=self.now(), bell=k.bell, reason=reason))
         return Pause(cast(int, since), reason)

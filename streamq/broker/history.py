@@ -54,9 +54,13 @@ class TransitionKind(StrEnum):
     REVIVED = "revived"  # it was a dead letter
 
 
-ENDS: Final = frozenset(
-    {TransitionKind.SUCCEEDED, TransitionKind.FAILED, TransitionKind.CANCELLED, TransitionKind.EXPIRED}
-)
+ENDS: Final = {
+    TransitionKind.SUCCEEDED: State.SUCCESS,
+    TransitionKind.FAILED: State.FAILURE,
+    TransitionKind.CANCELLED: State.CANCELLED,
+    TransitionKind.EXPIRED: State.EXPIRED,
+}
+ENDED: Final[dict[str, TransitionKind]] = {state: kind for kind, state in ENDS.items()}
 
 
 class Transition(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,7 +141,7 @@ class History:
 
 
 class Feed:
-    """What happens from now on, in several queues, over a connection of its own. `after` are the places to begin at.
+    """What happens from now on, in several queues, over connections of its own. `after` are the places to begin at.
 
     With `everywhere` queues that are new join in within five seconds.
 
@@ -149,7 +153,8 @@ class Feed:
         self._broker = broker
         self._after = dict(after)
         self._everywhere = everywhere
-        self._line = broker.connections.line()
+        self._purpose = f"feed {id(self)}"
+        self._reads: dict[tuple[str, ...], asyncio.Task[list[Transition]]] = {}  # by the queues that one command reads
 
     async def follow(
         self, on_failure: Callable[[BaseException, float], None] | None = None
@@ -179,31 +184,49 @@ class Feed:
             yield found
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        await self._line.close()
+        """Close the connections."""
+        for read in self._reads.values():
+            read.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        for queues_read in self._reads:
+            await self._broker.hang_up(self._line_of(queues_read))
+        self._reads.clear()
+        await self._broker.hang_up(self._purpose)
+
+    def _line_of(self, names: tuple[str, ...]) -> str:
+        return f"{self._purpose} {' '.join(names)}"
 
     async def _read(self, block_ms: int) -> list[Transition]:
-        streams = {self._broker.keys(queue).ev.encode(): queue for queue in self._after}
-        if not streams:
+        if not self._after:
             await asyncio.sleep(block_ms / 1000)
-        else:
-            reply = await self._line.call(
-                "XREAD", "COUNT", PAGE, "BLOCK", block_ms, "STREAMS", *streams, *self._after.values(),
-                timeout=block_ms / 1000 + _SLACK,
-            )  # fmt: skip
-            found: list[Transition] = []
-            for name, entries in cast("list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]", reply or []):
-                queue = streams[name]
-                for entry, fields in entries:
-                    self._after[queue] = entry
-                    found += decode(queue, fields)
-            if found:
-                return sorted(found, key=lambda transition: transition.at)
-        if self._everywhere:
-            known = cast("list[bytes]", await self._line.call("HGETALL", queues(self._broker.options.namespace)))
-            for name in known[::2]:
+        found: list[Transition] = []
+        for names in self._broker.connections.nodes.together(list(self._after)):
+            if names not in self._reads:
+                self._reads[names] = asyncio.create_task(self._some(names, block_ms))
+        if self._reads:
+            # Those that are not done go on: a blocking read that is given up would have to close its connection.
+            done, _ = await asyncio.wait(self._reads.values(), return_when=asyncio.FIRST_COMPLETED)
+            for names in [names for names, read in self._reads.items() if read in done]:
+                found += await self._reads.pop(names)
+        if self._everywhere and not found:
+            known = await self._broker.line(self._purpose).call("HGETALL", queues(self._broker.options.namespace))
+            for name in cast("list[bytes]", known)[::2]:
                 self._after.setdefault(name.decode(), BEGINNING)
-        return []
+        return sorted(found, key=lambda transition: transition.at)
+
+    async def _some(self, names: tuple[str, ...], block_ms: int) -> list[Transition]:
+        streams = {self._broker.keys(queue).ev.encode(): queue for queue in names}
+        reply = await self._broker.line(self._line_of(names), next(iter(streams))).call(
+            "XREAD", "COUNT", PAGE, "BLOCK", block_ms, "STREAMS", *streams, *[self._after[queue] for queue in names],
+            timeout=block_ms / 1000 + _SLACK,
+        )  # fmt: skip
+        found: list[Transition] = []
+        for name, entries in cast("list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]", reply or []):
+            queue = streams[name]
+            for entry, fields in entries:
+                self._after[queue] = entry
+                found += decode(queue, fields)
+        return found
 
 
 # ---- the format ---------------------------------------------------------------------------------------------
@@ -234,13 +257,7 @@ def decode(queue: str, fields: Sequence[bytes]) -> list[Transition]:
 
 _Told = tuple[str, TransitionKind, int, float, str]
 
-_ENDED: Final[dict[str, TransitionKind]] = {
-    State.SUCCESS: TransitionKind.SUCCEEDED,
-    State.FAILURE: TransitionKind.FAILED,
-    State.CANCELLED: TransitionKind.CANCELLED,
-    State.EXPIRED: TransitionKind.EXPIRED,
-    State.STARTED: TransitionKind.ACKNOWLEDGED,
-}
+_RECORDED: Final = {**ENDED, State.STARTED: TransitionKind.ACKNOWLEDGED}
 _AGAIN: Final[dict[str, TransitionKind]] = {
     "t": TransitionKind.RETRYING,
     "d": TransitionKind.SNOOZED,
@@ -281,8 +298,8 @@ def _settled(batch: bytes, letters: bytes) -> Iterator[_Told]:
 def _meant(kind: object, first: object, second: int) -> tuple[TransitionKind, float, str] | None:
     """What a settlement would do: see `settling.pack`."""
     match kind, first:
-        case "f" | "b", str() if first in _ENDED:
-            return _ENDED[first], 0.0, ""
+        case "f" | "b", str() if first in _RECORDED:
+            return _RECORDED[first], 0.0, ""
         case "r", str() if first in _AGAIN:
             return _AGAIN[first], second / 1000, ""
         case "l", int():

@@ -9,10 +9,9 @@ import msgspec
 
 from streamq.broker import scripts
 from streamq.broker.broker import Broker
-from streamq.broker.connect import Reply
+from streamq.broker.connect import Address, Reply
 from streamq.broker.values import Pause
 from streamq.core.options import PRIORITIES
-from streamq.errors import BrokerError, BrokerUnavailable
 
 
 class WorkerInfo(msgspec.Struct, omit_defaults=True):
@@ -53,6 +52,7 @@ class QueueInfo:
 class ServerInfo:
     """Which server it is, and its memory in bytes; `limit` 0: no maxmemory, or this user may not ask."""
 
+    where: str
     name: str
     version: str
     used: int
@@ -103,19 +103,17 @@ class Inspector:
         infos = cast("list[bytes | None]", await self._broker.command("HMGET", k.worker_info, *alive))
         return [msgspec.msgpack.decode(info, type=WorkerInfo) for info in infos if info]
 
-    async def server(self) -> ServerInfo:
-        """Name, version and memory of the server."""
-        facts = await self._section("server") | await self._section("memory")
+    async def servers(self) -> list[ServerInfo]:
+        """Names, versions and memory of all servers that have keys."""
+        return [await self._server(node) for node in self._broker.servers()]
+
+    async def server(self, queue: str) -> ServerInfo:
+        """The same of the one that has this queue."""
+        return await self._server(self._broker.connections.home(self._broker.keys(queue).jobs))
+
+    async def _server(self, node: Address) -> ServerInfo:
+        facts = await self._broker.info("server", node) | await self._broker.info("memory", node)
         name = "Valkey" if "valkey_version" in facts else "Redis"
         version = facts.get("valkey_version") or facts.get("redis_version", "")
-        return ServerInfo(name, version, int(facts.get("used_memory", "0")), int(facts.get("maxmemory", "0")))
-
-    async def _section(self, name: str) -> dict[str, str]:
-        try:
-            reply = await self._broker.command("INFO", name)
-        except BrokerUnavailable:
-            raise
-        except BrokerError:  # forbidden, or renamed away
-            return {}
-        rows = cast(bytes, reply).decode(errors="replace").splitlines()
-        return {key: value.strip() for key, colon, value in (row.partition(":") for row in rows) if colon}
+        where = self._broker.where if len(self._broker.servers()) == 1 else str(node)
+        return ServerInfo(where, name, version, int(facts.get("used_memory", "0")), int(facts.get("maxmemory", "0")))

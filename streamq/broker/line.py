@@ -33,6 +33,7 @@ class Line:
         self,
         make: Callable[[], AbstractConnection],
         where: str,
+        on_stray: Callable[[refused.ResponseError], None] | None = None,
         before_reconnect: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         from hiredis import pack_command  # pyright: ignore[reportUnknownVariableType]
@@ -40,11 +41,12 @@ class Line:
         self.where = where  # redacted
         self.connected = 0  # grows with each new connection
         self._make = make
+        self._on_stray = on_stray
         self._before_reconnect = before_reconnect
         self._pack = cast("Callable[[tuple[bytes | str | int, ...]], bytes]", pack_command)
         self._connecting = asyncio.Lock()
         self._pid = os.getpid()
-        self.closed = False
+        self.closed = self._retired = False
         self._exchange: Exchange | None = None
         self._deadlines: dict[Answer, float] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -67,9 +69,8 @@ class Line:
         if exchange is None or exchange.lost.done():
             exchange = await self._connect()
         answer = exchange.send(command)
-        if timeout is None:
-            return await answer
-        self._watch(answer, timeout)
+        if timeout is not None:
+            self._watch(answer, timeout)
         try:
             return await answer
         except refused.ConnectionError:
@@ -77,8 +78,12 @@ class Line:
                 name = command.split(b"\r\n", 3)[2].decode(errors="replace")
                 raise refused.TimeoutError(f"{name}: no reply within {timeout} seconds") from None
             raise
+        except (refused.MovedError, refused.ReadOnlyError) as error:
+            self._stray(error)
+            raise
         finally:
-            del self._deadlines[answer]
+            if timeout is not None:
+                del self._deadlines[answer]
 
     def hang_up(self) -> None:
         """Close the connection; the next call makes a new one. For who gives up a blocking command."""
@@ -97,7 +102,20 @@ class Line:
         exchange.abort()
         await asyncio.sleep(0)  # the transport closes its socket in the next pass of the loop
 
+    async def retire(self) -> None:
+        """Close it because its server has no keys any more. Whoever calls it fails as if the connection had broken."""
+        self._retired = True
+        await self.close()
+
+    def _stray(self, error: refused.MovedError | refused.ReadOnlyError) -> None:
+        if isinstance(error, refused.ReadOnlyError):  # a replica now; the next connection may lead to the new master
+            self.hang_up()
+        if self._on_stray is not None:
+            self._on_stray(error)
+
     def _refuse(self) -> None:
+        if self._retired:
+            raise refused.ConnectionError(f"{self.where} is no master any more")
         if self._pid != os.getpid():
             raise BrokerError(
                 f"this connection to {self.where} belongs to process {self._pid}, not to its forked child "

@@ -12,7 +12,7 @@ import msgspec
 from streamq.broker import scripts, wire
 from streamq.broker.broker import Broker, Found
 from streamq.broker.connect import Reply
-from streamq.broker.history import History, TransitionKind
+from streamq.broker.history import ENDED, History, TransitionKind
 from streamq.broker.inspector import Inspector
 from streamq.broker.letters import record_of
 from streamq.broker.values import Where
@@ -24,12 +24,6 @@ LETTERS: Final[dict[str, tuple[Where, State]]] = {
     "d": ("due", State.SCHEDULED),
     "t": ("retry", State.RETRY),
     "u": ("parked", State.PENDING),
-}
-ENDS: Final = {
-    TransitionKind.SUCCEEDED: State.SUCCESS,
-    TransitionKind.FAILED: State.FAILURE,
-    TransitionKind.CANCELLED: State.CANCELLED,
-    TransitionKind.EXPIRED: State.EXPIRED,
 }
 WAITING: Final = frozenset(state for _, state in LETTERS.values())
 
@@ -134,7 +128,7 @@ class Listing:
 
     async def _finished(self, queue: str, states: Collection[State]) -> Jobs:
         wanted = FINAL.intersection(states)
-        kinds = {TransitionKind.ACKNOWLEDGED, *(kind for kind, state in ENDS.items() if state in wanted)}
+        kinds = {TransitionKind.ACKNOWLEDGED, *(ENDED[state] for state in wanted)}
         seen: set[str] = set()
         page: list[str] = []
         async with aclosing(History(self._broker).backward(queue)) as transitions:

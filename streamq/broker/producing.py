@@ -72,21 +72,21 @@ class Producing(Session):
         call = self._enqueue(queue, jobs)
         wanted = self.options.durability if durability is None else durability
         limit = self.options.timeout if timeout is None else timeout
-        line = self.line("commands" if wanted == "memory" else "durable")
+        purpose = "commands" if wanted == "memory" else "durable"
 
-        async def once() -> tuple[list[Reply], int]:
+        async def once() -> tuple[list[Reply], Line, int]:
             await self.announce(queue)
-            sent = time.monotonic()
-            reply = cast("list[Reply]", await self.script(call, line))
+            sent, line = time.monotonic(), self.line(purpose, call.keys[0])
+            reply = cast("list[Reply]", await self.script(call, purpose))
             self.synced(cast(int, reply[0]), sent)
-            return reply, line.connected
+            return reply, line, line.connected
 
-        reply, connected = await self._translated(persist(once, limit))
+        reply, line, connected = await self.translated(persist(once, limit))
         if wanted != "memory":
             await self._make_durable(line, wanted, jobs[0].job_id)
             if line.connected != connected:
                 # WAIT knows only what its own connection wrote, and this one was made after the write.
-                await self._translated(persist(once, limit))
+                await self.translated(persist(once, limit))
                 await self._make_durable(line, wanted, jobs[0].job_id)
         originals = iter(cast("list[bytes]", reply[2]))
         letters = cast(bytes, reply[1]).decode()

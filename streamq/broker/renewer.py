@@ -7,10 +7,12 @@ from typing import NamedTuple, cast
 
 import msgspec
 from redis import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import MovedError, NoScriptError
 
 from streamq.broker import scripts
+from streamq.broker.address import Address
 from streamq.broker.keys import Keys
+from streamq.broker.nodes import Nodes
 from streamq.broker.scripts import Arg
 
 _ALIVE_LEASES = 2  # a worker that did not say so for this many leases is believed dead
@@ -33,13 +35,20 @@ class Renewal(NamedTuple):
 
 
 class Renewer:
-    """For one thread. Any failure is raised as redis-py raises it; the next call connects anew."""
+    """For one thread. Any failure is raised as redis-py raises it; close it then.
 
-    def __init__(self, connect: Callable[[], Redis], keys: Callable[[str], Keys], now: Callable[[], Arg]) -> None:
+    The next call looks where the keys are, and connects anew.
+    """
+
+    def __init__(
+        self, connect: Callable[[Address], Redis], nodes: Nodes, keys: Callable[[str], Keys], now: Callable[[], Arg]
+    ) -> None:
         self._connect = connect
+        self._nodes = nodes
         self._keys = keys
         self._now = now
-        self._client: Redis | None = None
+        self._clients: dict[str, Redis] = {}  # by the server's URL
+        self._doubtful = False
 
     def renew(self, queue: str, consumer: str, held: Sequence[Held], info: bytes, lease_ms: int) -> Renewal:
         """Renew what is still ours, in one round trip, and say that the worker lives."""
@@ -53,16 +62,25 @@ class Renewer:
         return Renewal([i.decode() for i in lost], {i.decode(): r.decode() for i, r in pairs})
 
     def close(self) -> None:
-        """Close the connection; the next call opens it anew."""
-        if self._client is not None:  # kept: a new one for each try of an outage would pile up
-            self._client.close()
+        """Close the connections; the next call opens them anew."""
+        self._doubtful = True
+        for client in self._clients.values():  # kept: new ones for each try of an outage would pile up
+            client.close()
 
     def _run(self, call: scripts.ScriptCall) -> object:
-        if self._client is None:
-            self._client = self._connect()
-        execute = self._client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if self._doubtful:
+            self._nodes.look()
+            self._doubtful = False
+        home = self._nodes.home(call.keys[0])
+        client = self._clients.get(home.url)
+        if client is None:
+            client = self._clients[home.url] = self._connect(home)
+        execute = client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         send = cast("Callable[..., object]", execute)
         try:
             return send(*call.evalsha())
         except NoScriptError:
             return send(*call.eval())
+        except MovedError as error:
+            self._nodes.moved(error)
+            raise

@@ -141,24 +141,24 @@ class Results:
         await asyncio.shield(self._ready)
 
     async def _listen(self, ready: asyncio.Future[None]) -> None:
-        pubsub = self._broker.connections.pubsub()
         waits, task = backoff(), asyncio.current_task()
         # redis-py loses a cancellation that arrives just when a reply does: ask whether there was one.
         while task is not None and not task.cancelling():
             try:
-                if not pubsub.subscribed:
-                    await pubsub.subscribe(self._inbox)
-                message = cast("dict[str, object] | None", await pubsub.get_message(timeout=5.0))
-                waits = backoff()
+                async with self._broker.connections.subscribed(self._inbox) as pubsub:
+                    while not task.cancelling():
+                        message = cast("dict[str, object] | None", await pubsub.get_message(timeout=5.0))
+                        waits = backoff()
+                        if not ready.done():
+                            ready.set_result(None)
+                        if message is not None and message["type"] == "message":
+                            self._read(cast(bytes, message["data"]))
             except (RedisError, OSError):
                 # The rereading goes on meanwhile: a waiter is late, never left alone.
                 await asyncio.sleep(next(waits))
-                continue
             finally:
                 if not ready.done():
                     ready.set_result(None)
-            if message is not None and message["type"] == "message":
-                self._read(cast(bytes, message["data"]))
 
     def _read(self, data: bytes) -> None:
         at = 0

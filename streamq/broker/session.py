@@ -10,19 +10,19 @@ from typing import Final, TypeVar
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from streamq.broker.connect import (
+    Address,
     Connections,
     Line,
     Reply,
-    ServerFacts,
     describe,
     diagnose,
     is_full,
     is_transient,
-    suitable,
 )
 from streamq.broker.keys import Keys, queues
 from streamq.broker.retrying import persist
 from streamq.broker.scripts import Arg, ScriptCall
+from streamq.broker.suitability import ServerFacts, info_section, suitable
 from streamq.core.clock import ServerClock
 from streamq.core.options import AppOptions
 from streamq.errors import BrokerError, BrokerUnavailable, QueueFull
@@ -39,11 +39,12 @@ class Session:
         self.options = options
         self.connections = Connections(url)
         self.clock = ServerClock()
-        self.facts: ServerFacts | None = None
+        self.facts: ServerFacts | None = None  # of the server that has the list of queues
         self.client_id = secrets.token_hex(8)
         self.now: Callable[[], Arg] = lambda: ""  # only the testing clock says anything
+        self._youngest: ServerFacts | None = None
         self._keys: dict[str, Keys] = {}
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[tuple[str, str], Line] = {}  # by purpose and server
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
@@ -65,24 +66,27 @@ class Session:
         """
         if self.facts is not None:
             return
-        await self.connections.open()
 
-        async def ask() -> ServerFacts:
-            return await suitable(self.line("commands"))
+        async def ask() -> list[ServerFacts]:
+            await self.connections.open()
+            return [await suitable(self.line_to("commands", node)) for node in self.servers()]
 
-        self.facts = await self._translated(persist(ask, timeout, on_failure=on_failure))
+        facts = await self.translated(persist(ask, timeout, on_failure=on_failure))
+        self.facts = facts[0]
+        self._youngest = min(facts, key=lambda each: each.uptime - each.received)
         self._sync(self.facts.time_ms, self.facts.sent, self.facts.received)
 
     async def close(self) -> None:
         """Close every connection. Closing twice does nothing."""
-        self.facts = None
+        self.facts = self._youngest = None
         self._lines.clear()
         await self.connections.close()
 
     @property
     def uptime(self) -> float:
-        """Seconds since the server started, as far as it was asked."""
-        return 0.0 if self.facts is None else self.facts.uptime + time.monotonic() - self.facts.received
+        """Seconds since the server started, of several the last; as far as they were asked."""
+        young = self._youngest
+        return 0.0 if young is None else young.uptime + time.monotonic() - young.received
 
     def now_ms(self) -> int:
         """Epoch ms by the server's clock."""
@@ -96,12 +100,31 @@ class Session:
             keys = self._keys[queue] = Keys(self.options.namespace, queue)
         return keys
 
-    def line(self, purpose: str) -> Line:
-        """The connection for one purpose; different purposes never wait for each other."""
-        line = self._lines.get(purpose)
-        if line is None:
-            line = self._lines[purpose] = self.connections.line()
+    def line(self, purpose: str, key: Arg = "") -> Line:
+        """The connection for one purpose to the server that has this key; different purposes never wait for each other.
+
+        Ask for it anew at each call: the key may have moved. Without a key it is that of the list of queues.
+        """
+        return self.line_to(purpose, self.connections.home(key or queues(self.options.namespace)))
+
+    def servers(self) -> list[Address]:
+        """All that have keys, first of all that of the list of queues."""
+        first = self.connections.home(queues(self.options.namespace))
+        return list(dict.fromkeys([first, *self.connections.nodes.all()]))
+
+    def line_to(self, purpose: str, node: Address) -> Line:
+        """The connection for one purpose to one of `servers`."""
+        line = self._lines.get((purpose, node.url))
+        if line is None or line.closed:
+            self._lines = {key: each for key, each in self._lines.items() if not each.closed}
+            line = self._lines[purpose, node.url] = self.connections.line(node)
         return line
+
+    async def hang_up(self, purpose: str) -> None:
+        """Close the connections of one purpose for good."""
+        for (each, _), line in list(self._lines.items()):
+            if each == purpose:
+                await line.close()
 
     async def announce(self, queue: str) -> None:
         """Enter the queue in the list of queues, once a process."""
@@ -111,9 +134,9 @@ class Session:
                 await line.call("HSET", name, queue, self.clock.now_ms())
             self._announced.add(queue)
 
-    async def script(self, call: ScriptCall, line: Line | None = None, timeout: float = 5.0) -> Reply:
+    async def script(self, call: ScriptCall, purpose: str = "commands", timeout: float = 5.0) -> Reply:
         """Run one script, once; a server that does not know it is told."""
-        line = line or self.line("commands")
+        line = self.line(purpose, call.keys[0])
         try:
             return await line.call(*call.evalsha(), timeout=timeout)
         except NoScriptError:
@@ -122,11 +145,29 @@ class Session:
     async def ask(self, call: ScriptCall, timeout: float | None = None) -> Reply:
         """Run one idempotent script until it is answered. Raises `BrokerUnavailable`, `QueueFull`, `BrokerError`."""
         limit = self.options.timeout if timeout is None else timeout
-        return await self._translated(persist(lambda: self.script(call), limit))
+        return await self.translated(persist(lambda: self.script(call), limit))
 
-    async def command(self, *args: Arg) -> Reply:
-        """Send one idempotent command until it is answered. Raises as `ask` does."""
-        return await self._translated(persist(lambda: self.line("commands").call(*args), self.options.timeout))
+    async def command(self, name: str, key: Arg = "", *args: Arg, node: Address | None = None) -> Reply:
+        """Send one idempotent command until it is answered, to the server that has the key, or to that `node`.
+
+        Raises as `ask` does.
+        """
+        words = (name, key, *args) if key != "" else (name,)
+
+        async def send() -> Reply:
+            line = self.line_to("commands", node) if node is not None else self.line("commands", key)
+            return await line.call(*words)
+
+        return await self.translated(persist(send, self.options.timeout))
+
+    async def info(self, section: str, node: Address | None = None) -> dict[str, str]:
+        """One section of what a server says of itself; empty if this user may not ask. Raises as `ask` does."""
+        node = node or self.servers()[0]
+
+        async def ask() -> dict[str, str]:
+            return await info_section(self.line_to("commands", node), section)
+
+        return await self.translated(persist(ask, self.options.timeout))
 
     def synced(self, server_ms: int, sent: float) -> int:
         """Take the server's time from a reply to what was sent at `time.monotonic()` `sent`."""
@@ -138,7 +179,7 @@ class Session:
             wall = time.time() - time.monotonic()
             self.clock.sync(server_ms, wall + sent, wall + received)
 
-    async def _translated(self, answer: Awaitable[T]) -> T:
+    async def translated(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
         except (RedisError, OSError) as error:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from streamq.cli.exits import Screen, Stopped
+from streamq.core.shown import counted as counted
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -19,15 +20,6 @@ def careful_options(command: C) -> C:
     """Add --yes and --dry-run to a command that destroys something."""
     command = click.option("--dry-run", is_flag=True, help="Count, and do nothing.")(command)
     return click.option("-y", "--yes", is_flag=True, help="Do not ask; needed where nobody can answer.")(command)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "job"), counted(1_200, "dead letter")
-    ('1 job', '1,200 dead letters')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def go_ahead(what: str, count: int, *, yes: bool, dry_run: bool) -> bool:

@@ -23,19 +23,24 @@ async def queues_of(app: Application[Any], queue: str | None) -> list[str]:
         return used
     known = {*used, *app.queues}
     if queue not in known:
-        raise not_there("queue", queue, known, f"the namespace {app.options.namespace!r} of {app.broker.where}")
+        where = f"the namespace {app.options.namespace!r} of {app.broker.where}"
+        first = f"streamq enqueue TASK --queue {shlex.quote(queue)}    its first job makes a queue"
+        raise not_there("queue", queue, known, where, "streamq queues    shows what is in each" if known else first)
     return [queue]
 
 
-def not_there(kind: str, name: str, known: Iterable[str], where: str) -> Stopped:
-    """The end of a command that was given a name nobody knows; what to type is the line with the nearest one."""
+def not_there(kind: str, name: str, known: Iterable[str], where: str, otherwise: str = "") -> Stopped:
+    """The end of a command that was given a name nobody knows; what to type is the line with the nearest one.
+
+    If none is near, it is `otherwise`.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3)
     if near:
         cause = f"it is misspelt: there is {', '.join(near)}"
     else:
         cause = f"there are {', '.join(names)}" if names else f"there is no {kind} yet"
-    typed = "\n".join(again(name, each) for each in near)
+    typed = "\n".join(again(name, each) for each in near) or otherwise
     return Stopped(Screen(f"there is no {kind} {name!r}", where, cause, typed), Exit.NOT_FOUND)
 
 

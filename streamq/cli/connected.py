@@ -15,6 +15,7 @@ from streamq.cli.main import verbose_option
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
+    from streamq.worker.app import StreamQ
 
 OPTIONS: Final = (
     click.option("--app", "target", metavar="MODULE:APP", envvar="STREAMQ_APP", show_envvar=True, help="Whose jobs."),
@@ -63,17 +64,20 @@ async def _run(app: Application[Any], function: Command, options: dict[str, Any]
         await app.close()
 
 
-def application(
-    target: str | None, url: str | None, namespace: str | None = None, command: str = "streamq --app"
-) -> Application[Any]:
-    """The application that the options name: the user's own, or one that knows no tasks.
+def application(target: str | None, url: str | None, namespace: str | None) -> Application[Any]:
+    """The application that the options name: the user's own, or one that knows no tasks. Raises `Stopped`."""
+    if target is not None:
+        return loaded(target, url, "streamq --app")
+    from streamq.client.app import Application
+
+    return Application(url, namespace=namespace)
+
+
+def loaded(target: str, url: str | None, command: str) -> StreamQ[Any]:
+    """The user's own application, on the Redis of `url` if there is one.
 
     Raises `Stopped`, with a screen that says what to type instead of `command target`.
     """
-    if target is None:
-        from streamq.client.app import Application
-
-        return Application(url, namespace=namespace)
     from streamq.cli.loading import load_app
 
     if url is not None:
@@ -82,3 +86,15 @@ def application(
     if url is not None:
         app.link.redirect(url)
     return app
+
+
+def unnamed(where: str, cause: str, typed: str) -> Stopped:
+    """The end of a command that needs an application and was told of none; `where` in the line it would stand."""
+    return Stopped(
+        Screen(
+            "no application is named",
+            f"{where}, STREAMQ_APP, and `app` in streamq.toml or [tool.streamq] of pyproject.toml",
+            cause,
+            f"{typed}    the module and the variable that holds the StreamQ",
+        )
+    )

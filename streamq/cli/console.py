@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import click
 
 from streamq.core.clock import ago as ago
-from streamq.core.shown import one_line, printable
+from streamq.core.shown import one_line, printable, short
 
 Row = Mapping[str, Any]
 Format = Literal["text", "json", "jsonl"]
@@ -42,7 +42,7 @@ def show(rows: Iterable[Row], form: Format | None, *, columns: Sequence[str], em
         _table([[cell(row.get(name)) for name in columns] for row in found], columns)
     else:
         for row in found:
-            click.echo("\t".join(plain(row.get(name)) for name in columns))
+            click.echo(tabbed(row, columns))
     if not found and empty and form is None:
         click.echo(empty, err=True)
 
@@ -97,7 +97,7 @@ def plain(value: object) -> str:
         case str() | int() | float():
             text = str(value)
         case list() | tuple() | set():
-            text = ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            text = ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
         case _:
             text = as_json(value)
     return one_line(text)
@@ -105,8 +105,17 @@ def plain(value: object) -> str:
 
 def cell(value: object) -> str:
     """One value in a table."""
-    text = "-" if value in (None, "", [], ()) else plain(value)
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+    return "-" if value in (None, "", [], ()) else short(plain(value), WIDEST)
+
+
+def tabbed(row: Row, columns: Sequence[str]) -> str:
+    """A row in a pipe."""
+    return "\t".join(plain(row.get(name)) for name in columns)
+
+
+def aligned(cells: Iterable[str], widths: Iterable[int]) -> str:
+    """A row in columns of these widths."""
+    return "  ".join(f"{text:<{width}}" for text, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _table(cells: list[list[str]], columns: Sequence[str]) -> None:
@@ -114,6 +123,6 @@ def _table(cells: list[list[str]], columns: Sequence[str]) -> None:
         return
     heads = [name.replace("_", " ").upper() for name in columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    click.secho("  ".join(f"{head:<{width}}" for head, width in zip(heads, widths, strict=True)).rstrip(), bold=True)
+    click.secho(aligned(heads, widths), bold=True)
     for row in cells:
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(aligned(row, widths))

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from streamq.cli.console import Format, as_json, date, iso, show_one
+import click
+
+from streamq.cli.completing import task_names
+from streamq.cli.console import Format, as_json, date, iso, show, show_one
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
@@ -22,6 +25,19 @@ _TIMES: Final = {
     "PENDING": "due",
     "STARTED": "started_at",
 }
+
+task_option = click.option("--task", metavar="GLOB", shell_complete=task_names, help="Only of this task, as 'mail.*'.")
+limit_option = click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+arguments_option = click.option("--args", "with_arguments", is_flag=True, help="Its arguments too; they may be secret.")
+
+
+def show_first(
+    rows: Sequence[Mapping[str, Any]], limit: int, form: Format | None, *, columns: Sequence[str], empty: str, by: str
+) -> None:
+    """A list that ends at `limit`; if it did, stderr says so, and that `by` these options it gets shorter."""
+    show(rows, form, columns=columns, empty=empty)
+    if len(rows) == limit:
+        click.echo(f"these are the first {limit:,}; --limit shows more, {by} fewer", err=True)
 
 
 def job_row(info: JobInfo) -> dict[str, Any]:

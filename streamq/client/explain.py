@@ -8,14 +8,14 @@ from contextlib import aclosing
 from typing import Final
 
 from streamq.broker.broker import Broker
-from streamq.broker.history import History, Transition, TransitionKind
+from streamq.broker.history import ENDS, History, Transition, TransitionKind
 from streamq.broker.inspector import Inspector
 from streamq.client.link import Link
-from streamq.client.standing import ROOM, Case, Explanation, dead, memory
+from streamq.client.standing import ROOM, Case, Explanation, dead, out_of_memory
 from streamq.core.clock import ago
 from streamq.core.ids import made_at
 
-_ENDS: Final = {
+_SAID: Final = {
     TransitionKind.SUCCEEDED: "succeeded",
     TransitionKind.FAILED: "failed",
     TransitionKind.CANCELLED: "was cancelled",
@@ -45,13 +45,13 @@ async def _unknown(link: Link, broker: Broker, inspector: Inspector, job_id: str
         when = ago(max(0, now - end.at) / 1000)
         return Explanation(
             None,
-            f"It {_ENDS[end.kind]} {when} ago, and nothing is kept of it any more: {kept}, and not at all with"
+            f"It {_SAID[end.kind]} {when} ago, and nothing is kept of it any more: {kept}, and not at all with"
             " ignore_result.",
         )
     names = ", ".join(map(repr, queues))
     where = f"in the queue{'s' if len(queues) > 1 else ''} {names}" if queues else "in any queue"
     cause = f"There is no job {job_id!r} {where} of the namespace {link.options.namespace!r}."
-    if full := await memory(inspector):
+    if full := out_of_memory(await inspector.servers()):
         return Explanation(None, f"{cause} {full}", ROOM)
     made = made_at(job_id)
     if made is not None and now - made > link.options.result_ttl:
@@ -65,5 +65,5 @@ async def _last(broker: Broker, queue: str, job_id: str) -> Transition | None:
     """How a job ended of which nothing else is left."""
     async with aclosing(History(broker).backward(queue, job_id=job_id)) as transitions:
         async for each in transitions:
-            return each if each.kind in _ENDS else None
+            return each if each.kind in ENDS else None
     return None

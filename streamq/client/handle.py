@@ -64,7 +64,7 @@ class Job(Generic[R]):
         return f"<Job {self.id}{' ' if self.task else ''}{self.task} in {self._queue or '?'}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and other.id == self.id  # pyright: ignore
+        return isinstance(other, Job) and other.id == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -81,13 +81,8 @@ def state_of(found: Found) -> State:
     return _STATES[found.where]
 
 
-def read_body(found: Found, max_payload: int) -> tuple[JobBody | None, JobOptions]:
-    """The job in a body, if there is one that can be read."""
-    return read_job(found.body, max_payload)
-
-
 def read_job(body: bytes | None, max_payload: int) -> tuple[JobBody | None, JobOptions]:
-    """The same, of bytes."""
+    """The job in a body, if there is one that can be read."""
     if body is None:
         return None, JobOptions()
     try:
@@ -109,7 +104,7 @@ def describe(found: Found, max_payload: int, since: int, now: int) -> JobInfo:
     """All that Redis knows of a job, in one value. A running one runs `since` epoch ms; 0 is not running."""
     if found.record is not None:
         return _finished(found, found.record)
-    job, options = read_body(found, max_payload)
+    job, options = read_job(found.body, max_payload)
     failures = job.failures if job else []
     return JobInfo(
         id=found.job_id,

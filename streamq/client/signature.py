@@ -245,7 +245,7 @@ class Parameters:
         return _usable(self._hints.get(name, Any))
 
     def result(self, raw: Raw) -> object:
-        """A result as the annotated return type; undecorated by it if it does not fit."""
+        """A result as the annotated return type; as plain values if it does not fit."""
         if self._result is None:
             self._result = _make_decoder(wire.decoder, _usable(self._hints.get("return", Any)))
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from streamq.broker.broker import Broker, Found
-from streamq.broker.inspector import Inspector, WorkerInfo
+from streamq.broker.inspector import Inspector, ServerInfo, WorkerInfo
 from streamq.broker.listing import Listing
 from streamq.client.info import read_job, read_options, state_of
 from streamq.client.link import Link
@@ -18,6 +18,7 @@ from streamq.core.clock import ago
 from streamq.core.job import DeadLetter, Failure, Reason, Record, State
 from streamq.core.outcome import UNKNOWN_TASK_PATIENCE_MS
 from streamq.core.retry import FOREVER
+from streamq.core.shown import counted, one_line, short
 
 MOST: Final = 100  # jobs before it that are counted: each is read
 LONGEST: Final = 200  # characters of what somebody else wrote
@@ -64,6 +65,7 @@ class Case:
         self.task = self.job.task if self.job else ""
         self.state = state_of(found)
         self.now = broker.now_ms()
+        self._workers: list[WorkerInfo] | None = None
 
     def says(self, cause: str, fix: str = "") -> Explanation:
         """One answer about it."""
@@ -96,7 +98,7 @@ class Case:
                 run = ago(max(0, record.finished_at - record.started_at) / 1000)
                 return self.says(f"It succeeded {since} ago on {record.worker}, in {run}.", f"streamq result {job_id}")
             case State.CANCELLED:
-                why = f": {_short(record.reason)}" if record.reason else ""
+                why = f": {_quoted(record.reason)}" if record.reason else ""
                 return self.says(f"It was cancelled {since} ago{why}.")
             case State.EXPIRED:
                 late = read_options(record.options).expires
@@ -136,7 +138,7 @@ class Case:
         if silent >= lease / 2:
             return await self.silent(worker, since, silent)
         if self.found.cancelling is not None:
-            why = f" ({_short(self.found.cancelling)})" if self.found.cancelling else ""
+            why = f" ({_quoted(self.found.cancelling)})" if self.found.cancelling else ""
             return self.says(
                 f"It is being cancelled{why}: {worker} was told, and still runs it.",
                 "A task ends at its next await; a plain def cannot be interrupted.",
@@ -248,14 +250,14 @@ class Case:
                 count += 1
         if not count:
             return "It is next"
-        return f"It waits behind {f'{MOST} jobs or more' if count == MOST else _count(count, 'job')}"
+        return f"It waits behind {f'{MOST} jobs or more' if count == MOST else counted(count, 'job')}"
 
     # ---- what can stand in the way of any job -------------------------------------------------------------------
 
     async def in_the_way(self) -> Explanation | None:
         """What would keep it from starting whenever it could: a pause, no worker, no worker that knows the task."""
         if (pause := await self.broker.paused(self.queue)) is not None:
-            why = f" ({_short(pause.reason)})" if pause.reason else ""
+            why = f" ({_quoted(pause.reason)})" if pause.reason else ""
             return self.says(
                 f"The queue {self.queue!r} has been paused for {self.since(pause.since)}{why}.",
                 f"streamq queues resume {self.queue}",
@@ -272,7 +274,7 @@ class Case:
 
     async def elsewhere(self) -> str:
         """Which queues live workers serve."""
-        queues = await self.broker.queues()
+        queues = [each for each in await self.broker.queues() if each != self.queue]  # which has none
         served = await asyncio.gather(*(self.inspector.workers(each) for each in queues))
         names = [repr(name) for name, workers in zip(queues, served, strict=True) if workers]
         return f": they serve {', '.join(names)}" if names else ", nor any other queue of its namespace"
@@ -289,12 +291,14 @@ class Case:
 
     async def full(self) -> Explanation | None:
         """That the server has no memory left, if so."""
-        text = await memory(self.inspector)
+        text = out_of_memory([await self.inspector.server(self.queue)])
         return self.says(text, ROOM) if text else None
 
     async def workers(self) -> list[WorkerInfo]:
-        """The live workers of its queue."""
-        return await self.inspector.workers(self.queue)
+        """The live workers of its queue, asked for once."""
+        if self._workers is None:
+            self._workers = await self.inspector.workers(self.queue)
+        return self._workers
 
     def since(self, at: int) -> str:
         """How long ago something was."""
@@ -304,10 +308,10 @@ class Case:
 ROOM: Final = "Let the workers catch up, raise maxmemory, or see what else fills it: redis-cli INFO memory"
 
 
-async def memory(inspector: Inspector) -> str:
-    """That the server has no memory left; empty if it has."""
-    server = await inspector.server()
-    if not server.full:
+def out_of_memory(servers: Iterable[ServerInfo]) -> str:
+    """That one of the servers has no memory left; empty if all have."""
+    server = next((each for each in servers if each.full), None)
+    if server is None:
         return ""
     used, limit = (f"{size / 1_000_000:,.0f} MB" for size in (server.used, server.limit))
     return f"Redis is out of memory ({used} used, maxmemory {limit}): new jobs are refused, and due ones are not moved."
@@ -315,10 +319,10 @@ async def memory(inspector: Inspector) -> str:
 
 def dead(queue: str, letter: DeadLetter, now: int) -> Explanation:
     """Of a dead letter: why it is one, and how to go on."""
-    attempts = f", after {_count(letter.attempts, 'attempt')}" if letter.attempts else ""
+    attempts = f", after {counted(letter.attempts, 'attempt')}" if letter.attempts else ""
     since = ago(max(0, now - letter.at) / 1000)
     name, _, message = letter.error.partition(": ")
-    error = _short(message if name.startswith("streamq.") else letter.error.removeprefix("builtins."))
+    error = _quoted(message if name.startswith("streamq.") else letter.error.removeprefix("builtins."))
     return Explanation(
         State.FAILURE,
         f"It has been a dead letter of the queue {queue!r} for {since}{attempts}: {_WHY[letter.reason]}{error}.",
@@ -327,13 +331,9 @@ def dead(queue: str, letter: DeadLetter, now: int) -> Explanation:
 
 
 def _error(failure: Failure) -> str:
-    return _short(f"{failure.error.removeprefix('builtins.')}: {failure.message}".rstrip(": "))
+    return _quoted(f"{failure.error.removeprefix('builtins.')}: {failure.message}".rstrip(": "))
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _quoted(text: str) -> str:
+    """Within a sentence, which has a full stop of its own."""
+    return short(one_line(text).rstrip(". "), LONGEST)

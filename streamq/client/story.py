@@ -9,6 +9,7 @@ from typing import Final
 from streamq.broker.history import Transition, TransitionKind
 from streamq.core.clock import ago
 from streamq.core.job import Failure, Reason
+from streamq.core.shown import one_line, short
 
 STARTS: Final = frozenset({TransitionKind.STARTED, TransitionKind.TAKEN_OVER})
 _LONGEST: Final = 200  # characters of an error or a reason in a sentence
@@ -103,10 +104,8 @@ class Teller:
             return f"{before or 'a worker'} had given it back, {worker} took it{number}"
         if before == worker:
             return f"{worker} did not renew its lease for {ago(told.seconds)}, and took the job again itself{number}"
-        return (
-            f"{before or 'whoever had it'} did not renew its lease for {ago(told.seconds)}: {worker} took it over"
-            + (number)
-        )
+        owner = before or "whoever had it"
+        return f"{owner} did not renew its lease for {ago(told.seconds)}: {worker} took it over{number}"
 
     def _put_off(self, told: Transition, failure: Failure | None) -> str:
         self._ready, self._holder, self._forgiven = told.at, "", 0
@@ -175,17 +174,15 @@ def buried(failure: Failure | None, reason: str) -> str:
 
 def said(failure: Failure) -> str:
     """An error in one line."""
-    return _short(f"{failure.error}: {failure.message}".rstrip(": "))
+    return _quoted(f"{failure.error}: {failure.message}".rstrip(": "))
 
 
 def _because(what: str, reason: str) -> str:
-    return f"{what}: {_short(reason)}" if reason else what
+    return f"{what}: {_quoted(reason)}" if reason else what
 
 
-def _short(text: str) -> str:
-    """In one line, and without what could command a terminal."""
-    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+def _quoted(text: str) -> str:
+    return short(one_line(text), _LONGEST)
 
 
 def date(ms: int) -> datetime:

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from msgspec.structs import replace
 
-from streamq.broker import wire
 from streamq.broker.broker import Broker, Found
-from streamq.broker.history import ENDS, History, Reach, Transition, TransitionKind
-from streamq.client.info import read_options, state_of
+from streamq.broker.history import ENDED, ENDS, History, Reach, Transition, TransitionKind
+from streamq.client.info import read_job, read_options, state_of
 from streamq.client.link import Link, not_found
 from streamq.client.story import STARTS, Step, Teller, buried, date, said
-from streamq.core.job import NO_OPTIONS, DeadLetter, Failure, JobBody, Reason, Record, State
+from streamq.core.job import NO_OPTIONS, DeadLetter, Failure, Reason, Record, State
 from streamq.errors import JobNotFound
 
 _TOLERANCE: Final = 5_000  # ms that a worker's idea of the server's time may be wrong, generously
 _CRON: Final = re.compile(r"cron-(.+)-\d{10,15}")
-_ENDED: Final = {
-    State.SUCCESS: TransitionKind.SUCCEEDED,
-    State.FAILURE: TransitionKind.FAILED,
-    State.CANCELLED: TransitionKind.CANCELLED,
-    State.EXPIRED: TransitionKind.EXPIRED,
-}
-_STATES: Final = {kind: state for state, kind in _ENDED.items()}
 _NEVER_STARTED: Final = frozenset(
     each.value for each in (Reason.CRASHED, Reason.UNREADABLE, Reason.UNKNOWN, Reason.BAD_SIGNATURE, Reason.UNDECODABLE)
 )
@@ -67,10 +58,7 @@ class _Known:
         self.record = record = found.record
         self.letter = letter if found.where == "gone" and record is None else None
         body = self.letter.body if self.letter else found.body
-        self.job: JobBody | None = None
-        if body is not None:
-            with suppress(wire.Unreadable):
-                self.job = wire.decode_job(body, max_payload)
+        self.job, _ = read_job(body, max_payload)
         best = record or self.job
         self.eta = read_options(best.options if best else NO_OPTIONS).eta
         self.enqueued_at = best.enqueued_at if best else 0
@@ -86,7 +74,7 @@ class _Known:
         if self.letter is not None:
             return State.FAILURE
         ends = [each.kind for each in told if each.kind in ENDS]
-        return _STATES[ends[-1]] if ends else None
+        return ENDS[ends[-1]] if ends else None
 
     def end(self) -> Step | None:
         """How it ended, as its record or its dead letter says."""
@@ -97,7 +85,7 @@ class _Known:
         record = self.record
         if record is None or not record.state.final:
             return None
-        kind = _ENDED[record.state]
+        kind = ENDED[record.state]
         why = (
             buried(failure, self.reason)
             if kind is TransitionKind.FAILED
@@ -163,7 +151,7 @@ def _merged(job_id: str, queue: str, known: _Known, told: list[Transition], reac
         starts=starts,
         steps=steps,
         notes=[
-            *_about_history(queue, reach, known.enqueued_at, bool(beside) and not early),
+            *_about_history(known, reach, bool(beside) and not early),
             *_about_starts(starts, whole, known, told),
         ],
     )
@@ -248,15 +236,17 @@ def _whole(reach: Reach, enqueued_at: int) -> bool:
     return bool(reach.begins and enqueued_at and (not reach.trimmed or reach.begins <= enqueued_at))
 
 
-def _about_history(queue: str, reach: Reach, enqueued_at: int, gaps: bool) -> Iterator[str]:
+def _about_history(known: _Known, reach: Reach, gaps: bool) -> Iterator[str]:
+    queue = known.found.queue
     if reach.begins is None:
         yield (
             f"there is no history of queue {queue!r}: it is switched off (events=0), or nothing has happened there. "
             "This is what the job itself knows"
         )
-    elif not enqueued_at:
-        yield f"the job itself is no longer kept: this is what the history knows, which begins at {_iso(reach.begins)}"
-    elif not _whole(reach, enqueued_at):
+    elif not known.enqueued_at:
+        lost = "is no longer kept" if known.state([]) is None else "cannot be read"
+        yield f"the job itself {lost}: this is what the history knows, which begins at {_iso(reach.begins)}"
+    elif not _whole(reach, known.enqueued_at):
         yield (
             f"the history of queue {queue!r} begins at {_iso(reach.begins)}: what happened before was trimmed, and "
             "more starts than these are possible"

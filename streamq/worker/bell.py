@@ -38,12 +38,11 @@ class Bell:
         pauses, task = backoff(), asyncio.current_task()
         # redis-py loses a cancellation that arrives just when a reply does: ask whether there was one.
         while task is not None and not task.cancelling():
-            subscription: Any = self._broker.connections.pubsub()
             try:
-                await subscription.subscribe(*self._ringers)
-                while not task.cancelling():
-                    self.hear(await subscription.get_message(timeout=5.0))
-                    pauses = backoff()
+                async with self._broker.connections.subscribed(*self._ringers) as subscription:
+                    while not task.cancelling():
+                        self.hear(await subscription.get_message(timeout=5.0))
+                        pauses = backoff()
                 return
             except Exception as error:
                 if not is_transient(error):
@@ -51,8 +50,6 @@ class Bell:
                 pause = next(pauses)
                 where = self._broker.connections.address
                 outage(where).goes_on("bell", where, error, pause)
-            finally:
-                await subscription.aclose()
             await asyncio.sleep(pause)
 
     def hear(self, message: Mapping[str, Any] | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from streamq.broker.checkup import libraries
+from streamq.broker.facts import libraries
 from streamq.broker.inspector import WorkerInfo
 from streamq.client.app import Application
 from streamq.worker.alive import Runs

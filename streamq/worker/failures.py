@@ -11,6 +11,7 @@ from typing import Final
 
 from streamq.core.job import Failure
 from streamq.core.limits import MAX_TRACEBACK
+from streamq.core.shown import short
 from streamq.errors import StreamQError
 
 MAX_MESSAGE: Final = 2_000  # characters
@@ -44,8 +45,7 @@ def _message(exc: BaseException) -> str:
         text = str(exc)
     except Exception as broken:  # noqa: BLE001 - a user's __str__ can raise anything
         text = f"<its message cannot be shown: {type(broken).__name__}>"
-    text = text.encode(errors="backslashreplace").decode()  # a lone surrogate is no msgpack text
-    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
+    return short(text.encode(errors="backslashreplace").decode(), MAX_MESSAGE)  # a lone surrogate is no msgpack text
 
 
 def _traceback(exc: BaseException) -> str:

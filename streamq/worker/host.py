@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 from streamq.client.hooks import Event
@@ -20,7 +21,7 @@ from streamq.worker.metrics import exposition
 from streamq.worker.notify import Notifier
 from streamq.worker.parent import Parent, Spec
 from streamq.worker.pulse import Pulse, Reach
-from streamq.worker.signals import STOPS, handled
+from streamq.worker.signals import STOPS, answered, handled
 from streamq.worker.status import Status, Tally, resident
 
 logger = logging.getLogger("streamq.worker")
@@ -100,21 +101,15 @@ class Host:
     def _signals(self) -> Generator[None]:
         # A supervisor's child may get SIGTERM from several sides at once (systemd sends it to the whole group): one
         # word, however often it is said. To cancel is the supervisor's word alone.
-        loop, alone = asyncio.get_running_loop(), self._parent is None
-        wanted: dict[signal.Signals, Callable[[], object]] = {}
+        alone = self._parent is None
+        answers: dict[signal.Signals, Callable[[], object]] = {}
         if not alone:
-            wanted = {each: lambda name=each.name: self.drain(name) for each in STOPS}  # type: ignore[misc]
-            wanted[signal.SIGHUP] = lambda: None
+            answers = {each: partial(self.drain, each.name) for each in STOPS}
+            answers[signal.SIGHUP] = lambda: None
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-            wanted[signal.SIGHUP] = lambda: self.drain("SIGHUP")
-        with handled(self.drain, self.worker.cancel) if alone else nullcontext():
-            for number, answer in wanted.items():
-                loop.add_signal_handler(number, answer)
-            try:
-                yield
-            finally:
-                for number in wanted:
-                    loop.remove_signal_handler(number)
+            answers[signal.SIGHUP] = partial(self.drain, "SIGHUP")
+        with handled(self.drain, self.worker.cancel) if alone else nullcontext(), answered(answers):
+            yield
 
     # ---- how it is ------------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ class Listener(Service):
         self._broker = broker
         self._lane = lane
         self._consumer = consumer
+        self._purpose = f"listen {consumer} {lane.queue}"  # two workers of one application must not share it
         self._slots = slots
-        self._line = broker.connections.line()  # two workers of one application must not share it
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -35,7 +35,7 @@ class Listener(Service):
         try:
             await super().run()
         finally:
-            await self._line.close()
+            await self._broker.hang_up(self._purpose)
 
     async def turn(self) -> float:
         """Wait until there is room, then for a job; what comes is passed on, and the lane looks for more."""
@@ -51,7 +51,7 @@ class Listener(Service):
         self._slots.listening += 1
         asked = time.monotonic()
         try:
-            deliveries = await self._broker.block(self._line, self._lane.queue, self._consumer, BLOCK_MS)
+            deliveries = await self._broker.block(self._purpose, self._lane.queue, self._consumer, BLOCK_MS)
         except Exception as error:
             if not str(error).startswith("NOGROUP"):
                 raise

@@ -8,7 +8,6 @@ from collections import deque
 from typing import Final
 
 from streamq.broker.broker import Broker
-from streamq.broker.line import Line
 
 TICK: Final = 0.25  # seconds
 WINDOW: Final = 60  # ticks: 15 s, which is how often metrics are usually fetched
@@ -53,18 +52,17 @@ class Reach:
     async def run(self) -> None:
         """Ask until cancelled."""
         await self._begin.wait()
-        line = self._broker.connections.line()
         try:
             while True:
-                self.connected = await _answers(line)
+                self.connected = await self._all_answer()
                 await asyncio.sleep(PING_EVERY)
         finally:
-            await line.close()
+            await self._broker.hang_up(self.name)
 
-
-async def _answers(line: Line) -> bool:
-    try:
-        await line.call("PING", timeout=PING_WITHIN)
-    except Exception:  # noqa: BLE001 - whatever it was, Redis did not answer; those who need it say so
-        return False
-    return True
+    async def _all_answer(self) -> bool:
+        try:
+            for node in self._broker.servers():
+                await self._broker.line_to(self.name, node).call("PING", timeout=PING_WITHIN)
+        except Exception:  # noqa: BLE001 - whatever it was, Redis did not answer; those who need it say so
+            return False
+        return True

@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from streamq.broker.broker import Broker
+from streamq.broker.line import Line
 from streamq.worker.lane import Lane
 from streamq.worker.service import Service
 from streamq.worker.slots import Slots
@@ -36,8 +37,7 @@ class Reclaimer(Service):
         self._consumer = consumer
         self._slots = slots
         self._lease = broker.options.lease
-        self._line = broker.line("commands")
-        self._connected = -1
+        self._connected: tuple[Line, int] | None = None
         self._quiet_until = 0.0
         self._pending = False  # at a priority that was looked at
         self._everywhere_at = 0.0
@@ -97,16 +97,20 @@ class Reclaimer(Service):
     async def _quiet(self) -> float:
         """Seconds for which the server's idle times cannot be believed yet."""
         asked = time.monotonic()
-        await self._line.call("TIME")
+        await self._line().call("TIME")
         now = time.monotonic()
         if now - asked > self._lease / 4:  # it was stopped, or is overloaded: others could not renew either
             self._quiet_until = now + self._lease
         self._notice(now)
         return self._quiet_until - now
 
+    def _line(self) -> Line:
+        return self._broker.line("commands", self._broker.bell(self._lane.queue))
+
     def _notice(self, now: float) -> None:
-        """Whoever made the connection anew, its quiet time begins."""
-        if self._line.connected != self._connected:
-            first, self._connected = self._connected == -1, self._line.connected
+        """Whoever made the connection anew, or to another server, its quiet time begins."""
+        line = self._line()
+        if (line, line.connected) != self._connected:
+            first, self._connected = self._connected is None, (line, line.connected)
             up = self._broker.uptime if first else 0.0
             self._quiet_until = max(self._quiet_until, now + max(0.0, self._lease - up))

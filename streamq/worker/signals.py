@@ -1,12 +1,13 @@
-"""SIGTERM and SIGINT: the first drains, the second cancels."""
+"""Signals as methods: what each is answered with. Of SIGTERM and SIGINT the first drains, the second cancels."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 logger = logging.getLogger("streamq.worker")
@@ -38,12 +39,19 @@ class TwoStops:
 
 @contextmanager
 def handled(drain: Callable[[], None], cancel: Callable[[], None]) -> Generator[None]:
-    """Handle both signals while inside. Only in the main thread; what was there before comes back."""
-    loop = asyncio.get_running_loop()
+    """Handle SIGTERM and SIGINT while inside, as `answered` does."""
     stops = TwoStops(drain, cancel)
-    before = {number: signal.getsignal(number) for number in STOPS}
-    for number in STOPS:
-        loop.add_signal_handler(number, stops, number.name)
+    with answered({number: partial(stops, number.name) for number in STOPS}):
+        yield
+
+
+@contextmanager
+def answered(answers: Mapping[signal.Signals, Callable[[], object]]) -> Generator[None]:
+    """Answer signals on the event loop while inside. Only in the main thread; what was there before comes back."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in answers}
+    for number, answer in answers.items():
+        loop.add_signal_handler(number, answer)
     try:
         yield
     finally:

@@ -9,8 +9,7 @@ import secrets
 import signal
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,7 +22,7 @@ from streamq.worker.metrics import exposition
 from streamq.worker.notify import Notifier
 from streamq.worker.parent import Spec
 from streamq.worker.place import House, Place
-from streamq.worker.signals import handled
+from streamq.worker.signals import answered, handled
 from streamq.worker.status import Status, total
 
 MARGIN: Final = 15.0  # seconds beyond grace: 5 to clean up, 5 to tell Redis, and to leave
@@ -93,7 +92,8 @@ class Supervisor:
     async def run(self) -> int:
         """Run until stopped. The exit code: that of the first process, if it ends before it ever took jobs."""
         try:
-            with self._signals():
+            answers = {signal.SIGHUP: self._hung_up, signal.SIGUSR1: self._show}
+            with handled(self.stop, self.cancel), answered(answers):
                 async with alive(self._services):
                     return await self._run()
         except BaseExceptionGroup as group:
@@ -207,18 +207,6 @@ class Supervisor:
             self._changed.set()
             for child in self.living:
                 child.cancel(self._house.margin)
-
-    @contextmanager
-    def _signals(self) -> Generator[None]:
-        loop, wanted = asyncio.get_running_loop(), {signal.SIGHUP: self._hung_up, signal.SIGUSR1: self._show}
-        with handled(self.stop, self.cancel):
-            for number, answer in wanted.items():
-                loop.add_signal_handler(number, answer)
-            try:
-                yield
-            finally:
-                for number in wanted:
-                    loop.remove_signal_handler(number)
 
     def _hung_up(self) -> None:
         if self._terminal and not _has_terminal():

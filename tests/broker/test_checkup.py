@@ -12,8 +12,9 @@ import redis
 
 from streamq.broker.address import Address
 from streamq.broker.broker import Broker
-from streamq.broker.checkup import Facts, Severity, examine, gather, libraries
+from streamq.broker.checkup import Severity, examine
 from streamq.broker.embedded import EmbeddedServer
+from streamq.broker.facts import Facts, gather, libraries
 from streamq.broker.inspector import QueueInfo, WorkerInfo
 from streamq.core.options import AppOptions
 from streamq.errors import BrokerError
@@ -68,7 +69,7 @@ CASES: list[tuple[str, Severity, Facts, str]] = [
         changed(persistence={**AOF, "aof_last_write_status": "err"}),
         "the AOF could not be written",
     ),
-    ("durability", Severity.UNSUITABLE, changed(options=AppOptions(durability="replicas:2")), "has 1 replicas"),
+    ("durability", Severity.UNSUITABLE, changed(options=AppOptions(durability="replicas:2")), "has 1 replica:"),
     (
         "durability",
         Severity.UNSUITABLE,
@@ -89,7 +90,7 @@ CASES: list[tuple[str, Severity, Facts, str]] = [
     ("queues", Severity.NOTE, changed(queues=queue(oldest=900.0)), "since 900 s"),
     ("queues", Severity.NOTE, changed(queues=queue(dead=3)), "3 dead letters"),
     ("queues", Severity.NOTE, changed(queues=[]), "no queue was ever used"),
-    ("orphans", Severity.NOTE, changed(orphans={"w9": 7}), "7 jobs are held by 1 workers that no longer live (w9)"),
+    ("orphans", Severity.NOTE, changed(orphans={"w9": 7}), "7 jobs held by 1 dead worker (w9)"),
     (
         "versions",
         Severity.NOTE,
@@ -100,17 +101,17 @@ CASES: list[tuple[str, Severity, Facts, str]] = [
 
 
 def test_a_sound_set_up_has_no_complaint() -> None:
-    assert {finding.severity for finding in examine(SOUND)} == {Severity.OK}
+    assert {finding.severity for finding in examine([SOUND])} == {Severity.OK}
 
 
 @pytest.mark.parametrize(("check", "severity", "facts", "says"), CASES, ids=lambda value: str(value)[:40])
 def test_what_is_wrong_is_said(check: str, severity: Severity, facts: Facts, says: str) -> None:
-    wrong = [finding for finding in examine(facts) if finding.severity is not Severity.OK]
+    wrong = [finding for finding in examine([facts]) if finding.severity is not Severity.OK]
     assert [finding.check for finding in wrong if says in finding.says and finding.severity is severity] == [check]
 
 
 def test_no_finding_shows_the_password() -> None:
-    assert all("secret" not in f"{each.says} {each.do}" for each in examine(SOUND))
+    assert all("secret" not in f"{each.says} {each.do}" for each in examine([SOUND]))
 
 
 # ---- real servers -------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ async def severities(broker: Broker) -> dict[str, Severity]:
 
 async def test_a_real_server_answers_all(broker: Broker, own: str) -> None:
     await broker.add(QUEUE, [job("a")])
-    facts = await gather(broker)
+    (facts,) = await gather(broker)
     assert facts.fsync in ("everysec", "always", "no")
     assert facts.user == "default"
     assert (facts.memory["maxmemory"], facts.replication["role"]) == ("0", "master")
@@ -151,7 +152,7 @@ async def test_a_real_server_answers_all(broker: Broker, own: str) -> None:
 async def test_what_a_dead_worker_holds_is_counted(broker: Broker) -> None:
     await broker.add(QUEUE, [job("a"), job("b")])
     await broker.turn(QUEUE, "w1", [], 1, request=1)
-    facts = await gather(broker)
+    (facts,) = await gather(broker)
     assert facts.orphans == {"w1": 1}
     renewer = broker.renewer()
     renewer.renew(QUEUE, "w1", [], b"", 30_000)
@@ -161,7 +162,7 @@ async def test_what_a_dead_worker_holds_is_counted(broker: Broker) -> None:
         import msgspec
 
         client.hset(broker.keys(QUEUE).worker_info, "w1", msgspec.msgpack.encode(info))
-    assert (await gather(broker)).orphans == {}
+    assert (await gather(broker))[0].orphans == {}
 
 
 async def test_a_server_with_aof_is_told_apart(broker: Broker, own: str) -> None:
@@ -183,9 +184,9 @@ async def test_a_user_who_may_ask_nothing_is_no_error(broker: Broker, own: str) 
     poor = Broker(f"unix://poor:pw@{address.path}", AppOptions(namespace="checkup", timeout=5.0))
     try:
         await poor.open()
-        facts = await gather(poor)
+        (facts,) = await gather(poor)
         assert (facts.memory, facts.persistence, facts.fsync, facts.user) == ({}, {}, "", "")
-        assert Severity.UNSUITABLE not in {each.severity for each in examine(facts)}
+        assert Severity.UNSUITABLE not in {each.severity for each in examine([facts])}
     finally:
         await poor.close()
 

@@ -25,9 +25,9 @@ from streamq.broker.connect import (
     describe,
     is_transient,
     redact,
-    suitable,
 )
 from streamq.broker.embedded import EmbeddedServer, find_server
+from streamq.broker.suitability import suitable
 from streamq.errors import BrokerError, ConfigurationError, UnsuitableServer
 
 REDIS = shutil.which("redis-server")
@@ -132,6 +132,18 @@ def test_addresses() -> None:
     assert "p%2Fw" not in repr(address) + str(address)
 
 
+def test_addresses_of_several_hosts() -> None:
+    address = Address.parse("redis+sentinel://u:p%40w@one,two:7000,[::1]:7001/shop/2?sentinel_password=s3cret")
+    assert address.hosts == (("one", 26379), ("two", 7000), ("::1", 7001))
+    assert (address.service, address.db, address.username, address.password) == ("shop", 2, "u", "p@w")
+    assert (address.sentinel_password, "s3cret" in repr(address)) == ("s3cret", False)
+    found = address.at("10.0.0.7", 6379)
+    assert (str(found), found.password, found.hosts) == ("redis://10.0.0.7:6379/2", "p@w", ())
+    shards = Address.parse("rediss+cluster://one,two:7000?ssl_ca_certs=/ca.pem")
+    assert shards.hosts == (("one", 6379), ("two", 7000))
+    assert (shards.at("::1", 7001).url, shards.at("::1", 7001).ca_certs) == ("rediss://[::1]:7001/0", "/ca.pem")
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
@@ -148,8 +160,15 @@ def test_addresses() -> None:
         ("unix://run/redis.sock", "absolute"),
         ("embedded://data", "absolute"),
         ("embedded:///", "temporary"),
-        ("redis+sentinel://u:secret@host", "not supported yet"),
-        ("redis+cluster://u:secret@host", "not supported yet"),
+        ("redis://u:secret@one,two/0", "several hosts"),
+        ("redis+sentinel://u:secret@host", "does not name the master"),
+        ("redis+sentinel://u:secret@host//0", "does not name the master"),
+        ("redis+sentinel://u:secret@one,,two/main", "an empty host"),
+        ("redis+sentinel://u:secret@host/main/zero", "database"),
+        ("rediss+sentinel://u:secret@host/main?ssl_cert_reqs=none", "insecure=true"),
+        ("redis+cluster://u:secret@one,two:70000", "port"),
+        ("redis+cluster://u:secret@host/1", "one database"),
+        ("redis+cluster://u:secret@host?ssl_ca_certs=x", "unknown option ssl_ca_certs"),
     ],
 )
 def test_unusable_urls_are_refused_with_an_example(url: str, reason: str) -> None:

@@ -15,7 +15,7 @@ from streamq.broker.results import Results
 from streamq.core.options import AppOptions
 from streamq.errors import QueueFull
 from tests.broker.byhand import LEASE, QUEUE, Server, Worker, again, buried, done, job, record
-from tests.broker.test_conformance_leases import held
+from tests.conformance.test_leases import held
 from tests.conftest import PROGRAMS
 
 

@@ -14,7 +14,7 @@ from streamq.broker.scripts import ScriptCall
 from streamq.errors import BrokerError
 from tests.broker.byhand import LEASE, QUEUE, Server, Worker, buried, done, job, variant
 from tests.broker.conftest import Brokers
-from tests.broker.test_conformance_leases import crash, held
+from tests.conformance.test_leases import crash, held
 
 Cut = Callable[..., None]
 GUARDED = pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "control"])

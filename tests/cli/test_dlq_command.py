@@ -157,11 +157,23 @@ def test_one_with_its_tracebacks(typed: Keyboard) -> None:
     assert typed("dlq", "show", "c", "--args", "--json").json["args"] == [1, "text"]
 
 
-def test_an_unreadable_one_shows_its_bytes(typed: Keyboard) -> None:
+def test_an_unreadable_one_shows_its_bytes_if_asked(typed: Keyboard) -> None:
     typed.meanwhile(seed)
-    shown = typed("dlq", "show", "torn", "--args", "--json").json
+    shown = typed("dlq", "show", "torn", "--args", "--show-bytes", "--json").json
     assert shown["bytes"] == f"{bytes(range(256)).hex(' ')} ... (4,096 bytes are kept)"
     assert "args" not in shown
+
+
+def test_its_bytes_may_be_secret(typed: Keyboard) -> None:
+    typed.meanwhile(seed)
+    ended = typed("dlq", "show", "torn", "--args", "-v")
+    assert "bytes_kept\t4096\n" in ended.out
+    shown = typed("dlq", "show", "torn", "--args", "--json")
+    assert (shown.json["bytes_kept"], "bytes" in shown.json) == (4096, False)
+    for text in (ended.out, shown.out, typed("dlq", "list", "--json").out, typed("jobs", "show", "torn", "--args").out):
+        assert "ABCDEF" not in text
+        assert b"ABCDEF".hex(" ") not in text
+    assert "bytes" not in typed("dlq", "show", "a", "--show-bytes", "--json").json  # of one that could be read
 
 
 def test_one_that_is_not_there(typed: Keyboard) -> None:

@@ -37,7 +37,7 @@ def test_with_strict_a_warning_fails(start: Start, url: str) -> None:
     process = start("doctor", "--url", url, "--strict", STREAMQ_NAMESPACE="doctored")
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "default: 1 jobs, and no live worker" in out
+    assert "default: 1 job, and no live worker" in out
 
 
 def test_with_redis_down_it_is_one_screen(start: Start) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from streamq import StreamQ, TransitionKind
+from streamq.broker.broker import NewJob
 from streamq.cli.commands.events import KINDS
 from tests.cli.conftest import PROJECT, Start
 from tests.cli.keyboard import Keyboard, Terminal
@@ -101,6 +102,17 @@ def test_a_timeline_on_a_terminal(typed: Keyboard, terminal: Terminal) -> None:
     assert lines[2].split()[1:] == ["enqueued", "-", "-", "-"]
     assert lines[3] == "    into more, priority 2"
     assert lines[4].split()[1:] == ["started", "hand", "1", "1"]
+
+
+def test_a_timeline_of_a_job_that_nothing_can_be_read_of(typed: Keyboard, terminal: Terminal) -> None:
+    async def seed(app: StreamQ[Any]) -> None:
+        await app.broker.add("default", [NewJob("torn", b"\xc1")])
+
+    typed.meanwhile(seed)
+    code, text = terminal("timeline", "torn")
+    assert (code, re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()[:2]) == (
+        0, ["job torn in default: QUEUED", "AT  WHAT  WORKER  ATTEMPT  FENCE"],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["timeline", "z"], ["timeline", "a", "-q", "more"]])

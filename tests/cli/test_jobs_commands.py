@@ -139,7 +139,9 @@ def test_a_misspelt_queue(typed: Keyboard) -> None:
 
 
 def test_a_queue_that_nothing_was_ever_enqueued_to(typed: Keyboard) -> None:
-    assert "cause  there is no queue yet" in typed("jobs", "list", "--queue", "x").err
+    ended = typed("jobs", "list", "--queue", "x")
+    assert "cause  there is no queue yet" in ended.err
+    assert ended.err.endswith("type   streamq enqueue TASK --queue x    its first job makes a queue\n")
     ended = typed("jobs", "list", "--queue", "slow", "--app", "shop:app")  # one that a task names exists
     assert (ended.code, ended.err) == (0, "no such jobs\n")
 

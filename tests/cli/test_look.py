@@ -173,6 +173,13 @@ def test_a_misspelt_queue(typed: Type, here: StreamQ[Any], url: str, namespace: 
     )
 
 
+@pytest.mark.parametrize("verb", ["pause", "resume", "purge"])
+def test_a_queue_with_no_near_name(typed: Type, here: StreamQ[Any], verb: str) -> None:
+    ended = typed("queues", verb, "reports")
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err.endswith("  cause  there are default, emails\n  type   streamq queues    shows what is in each\n")
+
+
 def test_a_misspelt_verb(typed: Type) -> None:
     ended = typed("queues", "puase", "emails")
     assert (ended.code, ended.out) == (2, "")
@@ -236,8 +243,9 @@ def test_info_in_a_pipe(typed: Type, here: StreamQ[Any], namespace: str) -> None
 
 def test_info_as_json(typed: Type, here: StreamQ[Any], namespace: str) -> None:
     found = typed("info", "--json").data
-    assert found["server"]["namespace"] == namespace
-    assert found["server"]["used_memory"] > 0
+    (server,) = found["servers"]
+    assert server["namespace"] == namespace
+    assert server["used_memory"] > 0
     assert [each["queue"] for each in found["queues"]] == ["default", "emails"]
     assert [each["id"] for each in found["workers"]] == ["w3"]
     kinds = [json.loads(line)["kind"] for line in typed("info", "--jsonl").out.splitlines()]

@@ -18,7 +18,7 @@ import redis
 from streamq import Explanation, Job, QueueFull, State, StreamQ
 from streamq.broker import wire
 from streamq.broker.embedded import EmbeddedServer
-from streamq.broker.inspector import WorkerInfo
+from streamq.broker.inspector import Inspector, WorkerInfo
 from streamq.core.ids import new_id
 from streamq.core.job import Delivery, Failure, JobBody, Reason, Record
 from streamq.core.outcome import NIL, Bury, Complete, Release, Reschedule, Settlement
@@ -319,6 +319,21 @@ async def test_lost_and_nobody_there_to_take_it_over(shop: Shop) -> None:
         " No live worker serves the queue 'default', nor any other queue of its namespace."
         " streamq worker MODULE:APP -Q default"
     )
+
+
+async def test_the_workers_are_asked_for_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    workers = Inspector.workers
+
+    async def counted(inspector: Inspector, queue: str) -> list[WorkerInfo]:
+        asked.append(queue)
+        return await workers(inspector, queue)
+
+    monkeypatch.setattr(Inspector, "workers", counted)
+    job = await shop.enqueue()
+    await shop.silent_for(await shop.take(), 42_000)
+    await job.explain()
+    assert asked == ["default"]
 
 
 async def test_held_ready_by_a_full_worker(shop: Shop) -> None:

@@ -300,6 +300,15 @@ async def test_a_scheduled_job_names_its_schedule(stage: Stage) -> None:
 # ---- what is not known ------------------------------------------------------------------------------------------
 
 
+async def test_a_job_that_cannot_be_read(stage: Stage) -> None:
+    await stage.app.broker.add(DEFAULT, [NewJob("a", b"\xc1")])
+    await stage.w1.one()
+    told = await stage.timeline()
+    assert ([what for _, what, *_ in shown(told)], told.state) == (["started"], State.STARTED)
+    (note,) = told.notes
+    assert note.startswith("the job itself cannot be read: this is what the history knows, which begins at 2027-")
+
+
 async def test_it_outlives_the_record(stage: Stage) -> None:
     await stage.enqueue()
     await stage.succeed(stage.w1, await stage.w1.one(), ttl=0)

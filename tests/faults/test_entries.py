@@ -1,7 +1,7 @@
 """What is not a job, what is too large, and too much at once. F28 to F30.
 
 Elsewhere: F28 each kind of bytes tests/broker/test_wire.py, in a worker tests/worker/test_misfits.py; F29 for results
-tests/worker/test_worker.py; F30 how many one call moves tests/broker/test_conformance_time.py; F41
+tests/worker/test_worker.py; F30 how many one call moves tests/conformance/test_time.py; F41
 tests/broker/test_wire.py (golden files, options of a newer release survive a retry).
 """
 

@@ -21,7 +21,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from streamq import StreamQ
-from streamq.broker.checkup import Severity, examine, gather
+from streamq.broker.checkup import Severity, examine
+from streamq.broker.facts import gather
 from streamq.core.clock import seconds
 from streamq.core.options import AppOptions
 from streamq.worker.supervisor import MARGIN

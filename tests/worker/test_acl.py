@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from streamq import Context, JobFailed, Reject, Retry, Snooze, StreamQ
 from streamq.broker import acl as table
-from streamq.broker.checkup import gather
+from streamq.broker.facts import gather
 from streamq.broker.keys import Keys, inbox, queues
 from streamq.broker.rates import rates
 from streamq.broker.scripts import SCRIPTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import cast
 
 import pytest
 
+from streamq.worker.signals import answered
 from tests.conftest import MakeApp
 from tests.worker.processes import lines, victim
 from tests.worker.waits import one_server, until
@@ -60,6 +62,18 @@ async def test_a_second_signal_does_not_wait_for_grace(url: str, namespace: str,
         assert (found.where, found.consumer) == ("stream", "nobody")
         async with here.worker():
             await job.result(timeout=5)
+
+
+async def test_what_answered_a_signal_before_does_so_again() -> None:
+    heard = asyncio.Event()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with answered({signal.SIGHUP: heard.set}):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.wait_for(heard.wait(), 5)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def nothing() -> None: ...

@@ -8,16 +8,17 @@ import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Final, cast
 
+from streamq.broker.address import Address
 from streamq.broker.keys import queues
 from streamq.cli.bench.figures import Surroundings
 from streamq.cli.bench.tasks import app
 from streamq.cli.exits import Exit, Screen, Stopped
 from streamq.core.options import DEFAULT_QUEUE, PRIORITIES
-from streamq.errors import BrokerError, BrokerUnavailable
+from streamq.errors import BrokerError
 
 BYTES_A_JOB: Final = 300  # in Redis: queued, or finished with its record, rounded up
 IDLE: Final = 0.3  # seconds of watching what others do there
@@ -54,7 +55,7 @@ class Server:
 async def reading() -> Reading:
     """What has been spent so far."""
     asked, producer, machine = time.perf_counter(), time.process_time(), _machine()
-    told = await _info("cpu")
+    told = await app.broker.info("cpu", _home())
     answered = time.perf_counter()
     return Reading(asked, answered, producer, machine, _cpu(told, ""), _cpu(told, "_main_thread"))
 
@@ -82,26 +83,15 @@ def _cpu(told: dict[str, str], which: str) -> float | None:
         return None
 
 
-async def _info(section: str) -> dict[str, str]:
-    try:
-        reply = cast(bytes, await app.broker.command("INFO", section))
-    except BrokerUnavailable:
-        raise
-    except BrokerError:  # its ACL forbids it
-        return {}
-    pairs = (row.split(":", 1) for row in reply.decode(errors="replace").splitlines() if ":" in row)
-    return {name: value.strip() for name, value in pairs}
-
-
 async def look(jobs: int) -> Server:
     """What the server is, if so many jobs fit in there and can be deleted again.
 
     Raises `Stopped`, `BrokerError` for a command that its ACL forbids.
     """
     await _room(jobs * BYTES_A_JOB)
-    await app.broker.command("SCAN", 0, "COUNT", 1)
+    await app.broker.command("SCAN", 0, "COUNT", 1, node=_home())
     await app.broker.command("UNLINK", queues(app.options.namespace))
-    told = await _info("server")
+    told = await app.broker.info("server", _home())
     kind = "valkey" if "valkey_version" in told else "redis"
     before = await reading()
     await asyncio.sleep(IDLE)
@@ -121,7 +111,7 @@ async def look(jobs: int) -> Server:
 
 
 async def _room(needed: int) -> None:
-    told = await _info("memory")
+    told = await app.broker.info("memory", _home())
     limit = int(told.get("maxmemory", 0))
     if limit and (free := limit - int(told["used_memory"])) < needed:
         raise Stopped(
@@ -135,12 +125,16 @@ async def _room(needed: int) -> None:
         )
 
 
+def _home() -> Address:
+    return app.broker.connections.home(app.broker.keys(DEFAULT_QUEUE).jobs)
+
+
 async def _ping_ms() -> float:
     times: list[float] = []
     begun = time.perf_counter()
     while len(times) < PINGS and time.perf_counter() - begun < PINGING:
         before = time.perf_counter()
-        await app.broker.command("PING")
+        await app.broker.command("PING", node=_home())
         times.append((time.perf_counter() - before) * 1000)
     return statistics.median(times)
 
@@ -160,14 +154,8 @@ async def sweep() -> None:
     pattern = f"sq:{{{app.options.namespace}*"
     try:
         await app.link.drain()  # what a cancelled call has sent
-        cursor = b"0"
-        while True:
-            reply = await app.broker.command("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH)
-            cursor, names = cast("tuple[bytes, list[bytes]]", reply)
-            if names:
-                await app.broker.command("UNLINK", *names)
-            if cursor == b"0":
-                return
+        for node in app.broker.servers():
+            await _sweep(node, pattern)
     except BrokerError as error:
         screen = Screen(
             "the keys of this benchmark could not be deleted",
@@ -176,3 +164,14 @@ async def sweep() -> None:
             f"{command} --scan --pattern '{pattern}' | xargs {command} unlink",
         )
         raise Stopped(screen, Exit.UNREACHABLE) from error
+
+
+async def _sweep(node: Address, pattern: str) -> None:
+    cursor = b"0"
+    while True:
+        reply = await app.broker.command("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH, node=node)
+        cursor, names = cast("tuple[bytes, list[bytes]]", reply)
+        for _, some in groupby(sorted(names), key=lambda name: name.partition(b"}")[0]):  # of one slot
+            await app.broker.command("UNLINK", *some)
+        if cursor == b"0":
+            return

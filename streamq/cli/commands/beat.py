@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal
+from typing import Literal
 
 import click
 
-from streamq.cli.connected import application
+from streamq.cli.commands.worker import log_options
+from streamq.cli.connected import loaded, unnamed
 from streamq.cli.exits import Screen, Stopped
 from streamq.cli.main import verbose_option
-
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-NO_TARGET: Final = Screen(
-    "no application is named",
-    "the command line, STREAMQ_APP, and `app` in streamq.toml or [tool.streamq] of pyproject.toml",
-    "schedules stand in the code of an application",
-    "streamq beat shop.jobs:app    the module and the variable that holds the StreamQ",
-)
 
 
 @click.command()
 @click.argument("target", metavar="MODULE[:APP]", envvar="STREAMQ_APP", required=False)
-@click.option(
-    "-l",
-    "--log-level",
-    type=click.Choice(LEVELS, case_sensitive=False),
-    default="info",
-    show_default=True,
-    envvar="STREAMQ_LOG_LEVEL",
-    show_envvar=True,
-    help="Nothing below this is logged.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    envvar="STREAMQ_LOG_FORMAT",
-    show_envvar=True,
-    help="On stderr.",
-)
+@log_options
 @click.option("--url", metavar="URL", help="Redis, whatever the application says.  [env var: STREAMQ_URL]")
 @verbose_option
 def beat(target: str | None, log_level: str, log_format: Literal["text", "json"], url: str | None) -> None:
@@ -57,8 +32,8 @@ def beat(target: str | None, log_level: str, log_format: Literal["text", "json"]
     from streamq.worker.beat import beat as run
 
     if target is None:
-        raise Stopped(NO_TARGET)
-    app = application(target, url, command="streamq beat")
+        raise unnamed("the command line", "schedules stand in the code of an application", "streamq beat shop.jobs:app")
+    app = loaded(target, url, "streamq beat")
     if not app.timetable:
         raise Stopped(no_schedules(target))
     log.configure(log_level, log_format)

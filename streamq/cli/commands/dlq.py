@@ -12,12 +12,20 @@ import click
 from streamq.cli.advance import advance
 from streamq.cli.careful import careful_options, counted, go_ahead
 from streamq.cli.chosen import queues_of
-from streamq.cli.completing import queue_option, task_names
+from streamq.cli.completing import queue_option
 from streamq.cli.connected import connected
-from streamq.cli.console import Format, format_options, iso, show, show_one
-from streamq.cli.job_rows import argument_row, failure_row, show_job
+from streamq.cli.console import Format, format_options, iso, show_one
+from streamq.cli.job_rows import (
+    argument_row,
+    arguments_option,
+    failure_row,
+    limit_option,
+    show_first,
+    show_job,
+    task_option,
+)
 from streamq.cli.main import Nearest
-from streamq.cli.one_by_one import one_by_one
+from streamq.cli.one_by_one import ids_argument, one_by_one, one_job
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
@@ -37,10 +45,15 @@ def filters(command: C) -> C:
     for option in (
         click.option("--before", metavar="DATE|DURATION", callback=_age, help=before),
         click.option("--error", metavar="TEXT", help="Only those whose error contains this."),
-        click.option("--task", metavar="GLOB", shell_complete=task_names, help="Only of this task, as 'mail.*'."),
+        task_option,
     ):
         command = option(command)
     return command
+
+
+def which(command: C) -> C:
+    """Add the ids, or --queue and the filters, of those that a verb is for; and --yes and --dry-run."""
+    return ids_argument(queue_option()(filters(careful_options(command))))
 
 
 def _age(_: click.Context, __: click.Parameter, value: str | None) -> str | timedelta | None:
@@ -60,7 +73,7 @@ def dlq() -> None:
 @dlq.command("list")
 @queue_option()
 @filters
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@limit_option
 @format_options
 @connected
 async def list_(
@@ -77,21 +90,21 @@ async def list_(
     for name in await queues_of(app, queue):
         letters = await app.dead_letters(name).list(task, error, before, limit - len(rows))
         rows += [letter_row(each, name) for each in letters]
-    show(rows, form, columns=COLUMNS, empty="no dead letters")
-    if len(rows) == limit:
-        click.echo(f"these are the first {limit:,}; --limit shows more, the filters fewer", err=True)
+    show_first(rows, limit, form, columns=COLUMNS, empty="no dead letters", by="the filters")
 
 
 @dlq.command("show")
-@click.argument("job_id", metavar="ID")
-@queue_option("Default: it is looked for.")
-@click.option("--args", "with_arguments", is_flag=True, help="Its arguments too; they may be secret.")
+@one_job
+@arguments_option
+@click.option("--show-bytes", is_flag=True, help="Of one that could not be read its bytes; they may be secret.")
 @format_options
 @connected
 async def show_(
-    app: Application[Any], job_id: str, queue: str | None, with_arguments: bool, form: Format | None
+    app: Application[Any], job_id: str, queue: str | None, with_arguments: bool, show_bytes: bool, form: Format | None
 ) -> None:
     """One dead letter: why it is dead, and what each attempt ran into.
+
+    Of one that could not be read only some first bytes are kept: how many, and with --show-bytes which.
 
     \b
       streamq dlq show 0197c3f2a5d87b1e9c04d6a1f25b7e33 --args
@@ -102,17 +115,16 @@ async def show_(
     letter = await letters.show(job_id)
     more: dict[str, Any] = {}
     if letter.reason is Reason.UNREADABLE:
-        more["bytes"] = _hex(letter.body)
+        more = {"bytes_kept": len(letter.body)}
+        if show_bytes:
+            more["bytes"] = _hex(letter.body)
     elif with_arguments:
         more = argument_row(app, letter.body)
     show_job(letter_row(letter, letters.queue), more, form, tracebacks=True)
 
 
 @dlq.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@queue_option()
-@filters
-@careful_options
+@which
 @format_options
 @connected
 async def retry(app: Application[Any], ids: Sequence[str], **options: Any) -> None:
@@ -122,17 +134,13 @@ async def retry(app: Application[Any], ids: Sequence[str], **options: Any) -> No
       streamq dlq retry 0197c3f2a5d87b1e9c04d6a1f25b7e33
       streamq dlq retry --queue emails --error ConnectError --dry-run
     """
-
     from streamq.client.dead import DeadLetters
 
     await _apply(app, DeadLetters.retry, "retry", "retried", ids, **options)
 
 
 @dlq.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@queue_option()
-@filters
-@careful_options
+@which
 @format_options
 @connected
 async def discard(app: Application[Any], ids: Sequence[str], **options: Any) -> None:
@@ -141,7 +149,6 @@ async def discard(app: Application[Any], ids: Sequence[str], **options: Any) -> 
     \b
       streamq dlq discard --queue emails --before 30d --yes
     """
-
     from streamq.client.dead import DeadLetters
 
     await _apply(app, DeadLetters.discard, "discard", "discarded", ids, **options)

@@ -32,7 +32,8 @@ async def doctor(app: Application[Any], strict: bool, form: Format | None) -> No
 
     Nothing is changed. Exit code 5: jobs are not safe on this server.
     """
-    from streamq.broker.checkup import Severity, examine, gather
+    from streamq.broker.checkup import Severity, examine
+    from streamq.broker.facts import gather
 
     found = examine(await gather(app.broker))
     if form is not None:

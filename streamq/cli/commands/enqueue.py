@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,7 +23,7 @@ from streamq.cli.from_file import Rows, enqueue_lines, lines_of
 if TYPE_CHECKING:
     from streamq.client.app import Application
 
-DASHES = click.Path(exists=True, dir_okay=False, allow_dash=True)
+FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
 def _named(ctx: click.Context, param: click.Parameter, task: str | None) -> str | None:
@@ -49,7 +49,7 @@ def _named(ctx: click.Context, param: click.Parameter, task: str | None) -> str 
 @click.option("--wait", is_flag=True, help="Print the result instead of the id.")
 @timeout_option
 @click.option(
-    "--from-file", "source", metavar="PATH", type=DASHES, is_eager=True, help="A JSON object a line; - is stdin."
+    "--from-file", "source", metavar="PATH", type=FILE, is_eager=True, help="A JSON object a line; - is stdin."
 )
 @format_options
 @connected

@@ -12,7 +12,7 @@ import click
 from streamq.cli.chosen import queues_of
 from streamq.cli.completing import queue_names
 from streamq.cli.connected import connected
-from streamq.cli.console import Format, format_options, iso, line, plain, show
+from streamq.cli.console import Format, aligned, format_options, iso, line, plain, show, tabbed
 from streamq.cli.exits import Screen, Stopped
 
 if TYPE_CHECKING:
@@ -154,12 +154,12 @@ def _printer(form: Format | None, queues: list[str]) -> Callable[[Transition], N
     if form == "jsonl":
         return lambda each: line(row(each))
     if not sys.stdout.isatty():
-        return lambda each: click.echo("\t".join(plain(row(each)[name]) for name in COLUMNS))
+        return lambda each: click.echo(tabbed(row(each), COLUMNS))
     widths = (24, max([5, *map(len, queues)]), 32, 12, 24, 2, 0)
 
     def put(each: Transition) -> None:
-        cells = [plain(row(each)[name]) or "-" for name in COLUMNS]
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(cells, widths, strict=True)).rstrip())
+        shown = row(each)
+        click.echo(aligned([plain(shown[name]) or "-" for name in COLUMNS], widths))
 
     return put
 

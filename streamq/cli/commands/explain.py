@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamq.cli.chosen import queues_of
-from streamq.cli.completing import queue_option
 from streamq.cli.connected import connected
 from streamq.cli.console import Format, format_options, show_one
 from streamq.cli.exits import Exit
+from streamq.cli.one_by_one import one_job
 from streamq.core.shown import printable
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@queue_option("Default: it is looked for.")
+@one_job
 @format_options
 @connected
 async def explain(app: Application[Any], job_id: str, queue: str | None, form: Format | None) -> None:

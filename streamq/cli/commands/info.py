@@ -37,32 +37,36 @@ async def info(app: Application[Any], form: Format | None) -> None:
     In a pipe each line begins with what it is about: server, queue or worker.
     """
     inspector = await app.link.inspector()
-    found = await inspector.server()
-    names = await queues_of(app, None)
-    server = {
-        "server": found.name,
-        "version": found.version,
-        "url": app.broker.where,
-        "namespace": app.options.namespace,
-        "used_memory": found.used,
-        "maxmemory": found.limit,
-    }
+    names, found = await queues_of(app, None), await inspector.servers()
+    servers = [
+        {
+            "server": each.name,
+            "version": each.version,
+            "url": each.where,
+            "namespace": app.options.namespace,
+            "used_memory": each.used,
+            "maxmemory": each.limit,
+        }
+        for each in found
+    ]
     queues, workers = await queue_rows(app, names), await worker_rows(app, names)
     if form == "json":
-        click.echo(as_json({"server": server, "queues": queues, "workers": workers}))
+        click.echo(as_json({"servers": servers, "queues": queues, "workers": workers}))
     elif form == "jsonl":
-        for kind, rows in (("server", [server]), ("queue", queues), ("worker", workers)):
+        for kind, rows in (("server", servers), ("queue", queues), ("worker", workers)):
             for row in rows:
                 line({"kind": kind, **row})
     elif sys.stdout.isatty():
-        limit = f"maxmemory {_size(found.limit)}" if found.limit else "no maxmemory"
-        click.echo(f"{found.name} {found.version} at {app.broker.where}: {_size(found.used)} used, {limit}\n")
+        for each in found:
+            limit = f"maxmemory {_size(each.limit)}" if each.limit else "no maxmemory"
+            click.echo(f"{each.name} {each.version} at {each.where}: {_size(each.used)} used, {limit}")
+        click.echo()
         show_queues(queues, None, empty="no queue has been used yet")
         click.echo()
         show_workers(workers, None, empty="no live worker")
     else:
         for kind, rows, columns in (
-            ("server", [server], tuple(server)),
+            ("server", servers, tuple(servers[0])),
             ("queue", queues, QUEUE_COLUMNS),
             ("worker", in_words(workers), WORKER_COLUMNS),
         ):

@@ -12,12 +12,21 @@ import click
 from streamq.cli.advance import advance
 from streamq.cli.careful import careful_options, counted, go_ahead
 from streamq.cli.chosen import is_verbose, queues_of
-from streamq.cli.completing import queue_option, task_names
+from streamq.cli.completing import queue_option
 from streamq.cli.connected import connected
-from streamq.cli.console import Format, format_options, show, show_one
-from streamq.cli.job_rows import COLUMNS, argument_row, job_row, show_job
+from streamq.cli.console import Format, format_options, show_one
+from streamq.cli.job_rows import (
+    COLUMNS,
+    argument_row,
+    arguments_option,
+    job_row,
+    limit_option,
+    show_first,
+    show_job,
+    task_option,
+)
 from streamq.cli.main import Nearest
-from streamq.cli.one_by_one import one_by_one
+from streamq.cli.one_by_one import ids_argument, one_by_one, one_job
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
@@ -37,9 +46,6 @@ def state_option(*states: str) -> Callable[[Any], Any]:
     return click.option("--state", type=kind, help="Only jobs in this state.")
 
 
-task_option = click.option("--task", metavar="GLOB", shell_complete=task_names, help="Only of this task, as 'mail.*'.")
-
-
 @click.group(cls=Nearest)
 def jobs() -> None:
     """Jobs: which there are, all of one, cancelling, running now."""
@@ -49,7 +55,7 @@ def jobs() -> None:
 @queue_option()
 @state_option(*STATES)
 @task_option
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@limit_option
 @format_options
 @connected
 async def list_(
@@ -70,15 +76,12 @@ async def list_(
     for name in await queues_of(app, queue):
         wanted = State(state) if state else None
         rows += [job_row(each) for each in await app.queue(name).jobs(wanted, task, limit - len(rows))]
-    show(rows, form, columns=COLUMNS, empty="no such jobs")
-    if len(rows) == limit:
-        click.echo(f"these are the first {limit:,}; --limit shows more, --state, --task and --queue fewer", err=True)
+    show_first(rows, limit, form, columns=COLUMNS, empty="no such jobs", by="--state, --task and --queue")
 
 
 @jobs.command("show")
-@click.argument("job_id", metavar="ID")
-@queue_option("Default: it is looked for.")
-@click.option("--args", "with_arguments", is_flag=True, help="Its arguments too; they may be secret.")
+@one_job
+@arguments_option
 @format_options
 @connected
 async def show_(
@@ -101,7 +104,7 @@ async def show_(
 
 
 @jobs.command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@ids_argument
 @queue_option("Of this queue; with IDs: where they are.")
 @state_option(*UNFINISHED)
 @task_option

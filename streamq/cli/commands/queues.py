@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamq.cli.advance import advance
-from streamq.cli.careful import careful_options, go_ahead
+from streamq.cli.careful import careful_options, counted, go_ahead
 from streamq.cli.chosen import queues_of
 from streamq.cli.completing import queue_names
 from streamq.cli.connected import connected
@@ -99,8 +99,7 @@ async def purge(app: Application[Any], name: str, yes: bool, dry_run: bool, form
     await queues_of(app, name)
     queue = app.queue(name)
     count = await queue.purge(dry_run=True)
-    what = f"cancel {count:,} waiting job{'' if count == 1 else 's'} of {name}"
-    if not go_ahead(what, count, yes=yes, dry_run=dry_run):
+    if not go_ahead(f"cancel {counted(count, 'waiting job')} of {name}", count, yes=yes, dry_run=dry_run):
         return
     with advance("cancelling", count) as done:
         total = await queue.purge(progress=done)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamq.cli.chosen import is_verbose
-from streamq.cli.completing import queue_option
 from streamq.cli.connected import connected
 from streamq.cli.console import Format, as_json
 from streamq.cli.exits import Exit, Screen, Stopped
+from streamq.cli.one_by_one import one_job
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
@@ -21,8 +21,7 @@ timeout_option = click.option("--timeout", metavar="DURATION", help="Wait no lon
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@queue_option("Default: it is looked for.")
+@one_job
 @timeout_option
 @click.option("--json", "form", flag_value="json", help="The job with its state and its result, or its error.")
 @connected

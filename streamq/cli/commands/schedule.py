@@ -5,28 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamq.cli.chosen import not_there
 from streamq.cli.commands.beat import no_schedules
 from streamq.cli.completing import schedule_names
-from streamq.cli.connected import Command, connected
+from streamq.cli.connected import Command, connected, unnamed
 from streamq.cli.console import Format, date, format_options, show, show_one
-from streamq.cli.exits import Screen, Stopped
+from streamq.cli.exits import Stopped
 from streamq.cli.main import Nearest
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
     from streamq.client.schedules import ScheduleInfo, Schedules
 
-NO_APP: Final = Screen(
-    "no application is named",
-    "--app, STREAMQ_APP, and `app` in streamq.toml or [tool.streamq] of pyproject.toml",
-    "schedules stand in the code of an application; Redis knows only when they fired",
-    "streamq schedule list --app shop.jobs:app    the module and the variable that holds the StreamQ",
-)
+name_argument = click.argument("name", shell_complete=schedule_names)
 
 
 def of_code(function: Command) -> Callable[..., None]:
@@ -36,7 +31,8 @@ def of_code(function: Command) -> Callable[..., None]:
     @functools.wraps(run)  # its click options too
     def checked(target: str | None, **options: Any) -> None:
         if target is None:
-            raise Stopped(NO_APP)
+            cause = "schedules stand in the code of an application; Redis knows only when they fired"
+            raise unnamed("--app", cause, "streamq schedule list --app shop.jobs:app")
         run(target=target, **options)
 
     return checked
@@ -107,7 +103,7 @@ async def next_(app: Application[Any], name: str | None, count: int, form: Forma
 
 
 @schedule.command()
-@click.argument("name", shell_complete=schedule_names)
+@name_argument
 @format_options
 @of_code
 async def run(app: Application[Any], name: str, form: Format | None) -> None:
@@ -126,7 +122,7 @@ async def run(app: Application[Any], name: str, form: Format | None) -> None:
 
 
 @schedule.command()
-@click.argument("name", shell_complete=schedule_names)
+@name_argument
 @format_options
 @of_code
 async def pause(app: Application[Any], name: str, form: Format | None) -> None:
@@ -143,7 +139,7 @@ async def pause(app: Application[Any], name: str, form: Format | None) -> None:
 
 
 @schedule.command()
-@click.argument("name", shell_complete=schedule_names)
+@name_argument
 @format_options
 @of_code
 async def resume(app: Application[Any], name: str, form: Format | None) -> None:

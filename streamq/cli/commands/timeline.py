@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from streamq.cli.completing import queue_option
 from streamq.cli.connected import connected
-from streamq.cli.console import Format, as_json, cell, date, format_options, line, plain
+from streamq.cli.console import Format, aligned, as_json, cell, date, format_options, line, tabbed
+from streamq.cli.one_by_one import one_job
 
 if TYPE_CHECKING:
     from streamq.client.app import Application
@@ -23,8 +23,7 @@ COLUMNS: Final = ("at", "what", "worker", "attempt", "fence", "why")
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@queue_option("Default: it is looked for.")
+@one_job
 @format_options
 @connected
 async def timeline(app: Application[Any], job_id: str, queue: str | None, form: Format | None) -> None:
@@ -51,7 +50,7 @@ async def timeline(app: Application[Any], job_id: str, queue: str | None, form: 
         _on_a_terminal(told, rows)
     else:
         for each in rows:
-            click.echo("\t".join(plain(each[name]) for name in COLUMNS))
+            click.echo(tabbed(each, COLUMNS))
     for note in told.notes:
         click.echo(f"note: {note}", err=True)
 
@@ -72,13 +71,10 @@ def _on_a_terminal(told: Timeline, rows: Sequence[dict[str, Any]]) -> None:
     """A line a step, and the reason below it, however narrow the window is."""
     click.secho(f"{told.task or 'job'} {told.id} in {told.queue}: {told.state or 'no longer kept'}", bold=True)
     shown = COLUMNS[:-1]
-    widths = [max(len(name), *(len(cell(each[name])) for each in rows)) for name in shown]
+    widths = [max(map(len, (name, *(cell(each[name]) for each in rows)))) for name in shown]
     width = max(40, shutil.get_terminal_size().columns)
-    click.secho(
-        "  ".join(f"{name.upper():<{size}}" for name, size in zip(shown, widths, strict=True)).rstrip(), dim=True
-    )
+    click.secho(aligned(map(str.upper, shown), widths), dim=True)
     for each in rows:
-        cells = [cell(each[name]) for name in shown]
-        click.echo("  ".join(f"{text:<{size}}" for text, size in zip(cells, widths, strict=True)).rstrip())
+        click.echo(aligned([cell(each[name]) for name in shown], widths))
         if each["why"]:
             click.echo(textwrap.fill(each["why"], width, initial_indent="    ", subsequent_indent="    "))

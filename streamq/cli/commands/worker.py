@@ -12,11 +12,12 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import click
 
 from streamq.cli import quantities
+from streamq.cli.connected import loaded, unnamed
 from streamq.cli.exits import Exit, Screen, Stopped
 from streamq.cli.main import Session, verbose_option
 from streamq.cli.project import variable
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from streamq.worker.app import StreamQ
     from streamq.worker.parent import Spec
 
-NO_TARGET: Final = Screen(
-    "no application is named",
-    "the command line, STREAMQ_APP, and `app` in streamq.toml or [tool.streamq] of pyproject.toml",
-    "a worker has to know whose tasks it runs",
-    "streamq worker shop.jobs:app    the module and the variable that holds the StreamQ",
-)
 NO_WATCHFILES: Final = Screen(
     "--reload needs the package watchfiles, which is not installed",
     "",
@@ -38,8 +33,10 @@ NO_WATCHFILES: Final = Screen(
     'pip install "streamq[reload]"',
 )
 FOLDER: Final = click.Path(exists=True, file_okay=False)
-logger = logging.getLogger("streamq.worker")
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+logger = logging.getLogger("streamq.worker")
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def queue_weights(spec: str) -> dict[str, int]:
@@ -75,9 +72,22 @@ def _queues(_: click.Context, __: click.Parameter, value: str | None) -> dict[st
     return None if value is None else queue_weights(value)
 
 
-def _option(*names: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _option(*names: str, **more: Any) -> Callable[[C], C]:
     # Settings of the application have their variable there, where producers read it too.
     return click.option(*names, envvar=variable(names[-1].lstrip("-").replace("-", "_")), show_envvar=True, **more)
+
+
+def log_options(command: C) -> C:
+    """Add --log-level and --log-format."""
+    level, form = click.Choice(LEVELS, case_sensitive=False), click.Choice(["text", "json"])
+    for option in (
+        _option("--log-format", type=form, default="text", show_default=True, help="On stderr."),
+        _option(
+            "-l", "--log-level", type=level, default="info", show_default=True, help="Nothing below this is logged."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -105,15 +115,7 @@ def _option(*names: str, **more: Any) -> Callable[[Callable[..., Any]], Callable
 @_option("--no-beat", is_flag=True, help="Leave the schedules to other workers, or to streamq beat.")
 @click.option("--grace", metavar="DURATION", help="For running jobs, after a stop.  [env var: STREAMQ_GRACE]")
 @_option("--loop", type=click.Choice(["uvloop", "asyncio"]), default="uvloop", show_default=True, help="Event loop.")
-@_option(
-    "-l",
-    "--log-level",
-    type=click.Choice(LEVELS, case_sensitive=False),
-    default="info",
-    show_default=True,
-    help="Nothing below this is logged.",
-)
-@_option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stderr.")
+@log_options
 @_option("--name", metavar="NAME", help="Of this worker; default: host, pid and chance.")
 @click.option("--url", metavar="URL", help="Redis, whatever the application says.")
 @_option("--health-port", type=click.IntRange(0, 65_535), metavar="PORT", help="Serve /livez, /readyz and /metrics.")
@@ -160,7 +162,7 @@ def worker(
         session.verbose = child.verbose
         return serve(child)
     if target is None:
-        raise Stopped(NO_TARGET)
+        raise unnamed("the command line", "a worker has to know whose tasks it runs", "streamq worker shop.jobs:app")
     given = {name: value for name, value in settings.items() if value is not None}
     spec = Spec(
         target,
@@ -181,7 +183,7 @@ def worker(
     folders = reload_dir or (str(Path.cwd()),) if reload else ()
     with _listening(health_host, health_port) as listening:
         if processes > 1 or max_jobs or max_memory or reload:
-            return supervise(spec, processes, _environ_of(session), listening, folders)
+            return supervise(spec, _environ_of(session), listening, folders)
         return serve(spec, listening)
 
 
@@ -210,13 +212,7 @@ def serve(spec: Spec, listening: socket.socket | None = None) -> int:
     return Exit.OK
 
 
-def supervise(
-    spec: Spec,
-    processes: int,
-    environ: Mapping[str, str],
-    listening: socket.socket | None,
-    folders: Sequence[str],
-) -> int:
+def supervise(spec: Spec, environ: Mapping[str, str], listening: socket.socket | None, folders: Sequence[str]) -> int:
     """Run several workers under this process, to their end; its exit code. Raises `Stopped`."""
     from streamq.worker import log
     from streamq.worker.child import own_command
@@ -229,7 +225,7 @@ def supervise(
     async def run() -> int:
         supervisor = Supervisor(
             spec,
-            processes,
+            spec.processes,
             command=own_command(spec.target),
             environ=environ,
             listening=listening,
@@ -257,13 +253,7 @@ def run_on(loop: str, work: Coroutine[Any, Any, None]) -> None:
 
 
 def _loaded(spec: Spec) -> StreamQ[Any]:
-    from streamq.cli.loading import load_app
-
-    if spec.url is not None:
-        os.environ["STREAMQ_URL"] = spec.url
-    app = load_app(spec.target)
-    if spec.url is not None:
-        app.link.redirect(spec.url)
+    app = loaded(spec.target, spec.url, "streamq worker")
     if spec.processes > 1 and app.broker.connections.address.private:
         raise Stopped(_each_its_own(spec))
     return app

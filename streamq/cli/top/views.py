@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streamq.broker.broker import Broker
-from streamq.broker.checkup import gather_memory
+from streamq.broker.facts import gather_memory
 from streamq.broker.inspector import Inspector, QueueInfo, WorkerInfo
 from streamq.broker.rates import Rates, rates
 from streamq.cli.overview import queue_row

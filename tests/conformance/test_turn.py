@@ -232,7 +232,8 @@ async def test_a_lost_group_is_made_again(broker: Broker, worker: Worker, other:
 async def test_after_the_keys_are_gone_it_goes_on(broker: Broker, worker: Worker, look: Server) -> None:
     await broker.add(QUEUE, [job("a")])
     held = await worker.one()
-    look.client.delete(*look.client.scan_iter(f"*{broker.options.namespace}*"))
+    for key in list(look.client.scan_iter(f"*{broker.options.namespace}*")):
+        look.client.delete(key)
     assert await worker.settle(held, done()) == "gone"
     await broker.add(QUEUE, [job("b")])
     assert (await worker.one()).job_id == "b"
