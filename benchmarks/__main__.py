@@ -1,4 +1,4 @@
-"""`python -m benchmarks run|compare|report|prepare|guard`: see README.md in this folder."""
+"""`python -m benchmarks run|compare|report|prepare|guard|chaos|chaos-report`: see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
+from benchmarks.chaos.command import chaos, chaos_report
 from benchmarks.contenders import NAMES
 from benchmarks.environments import CACHE, Contender, Environment, prepare
 from benchmarks.plan import Plan, Record
@@ -139,6 +140,10 @@ def guard(context: click.Context, *, write: bool) -> None:
     from benchmarks.guard import run as count
 
     context.exit(count(accepted=write))
+
+
+main.add_command(chaos)
+main.add_command(chaos_report)
 
 
 def _environments(names: Sequence[str], cache: Path) -> dict[str, Environment | Failure]:

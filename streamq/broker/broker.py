@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Final, cast
 
 from redis.exceptions import RedisError
 
 from streamq.broker import scripts
 from streamq.broker.archive import Kept, finished
-from streamq.broker.connect import Reply, is_full, is_transient
+from streamq.broker.connect import Reply, is_foreign, is_full, is_transient
 from streamq.broker.governing import Governing
 from streamq.broker.renewer import Renewer
 from streamq.broker.settling import fingerprint, idempotency, pack
@@ -49,7 +48,7 @@ class Broker(Governing):
             await self.announce(queue)
             await self.script(scripts.prepare(streams=self.keys(queue).streams))
         except RedisError as error:
-            if is_transient(error) or is_full(error):
+            if is_transient(error) or is_full(error) or is_foreign(error):
                 raise
             raise self.translate(error) from error
 
@@ -79,7 +78,7 @@ class Broker(Governing):
             events=self.options.events, heard=" ".join(heard), batch=batch, blobs=blobs,
         )  # fmt: skip
         sent = time.monotonic()
-        reply = cast("list[Reply]", await self.script(call, f"turn {queue}"))
+        reply = cast("list[Reply]", await self.script(call, self.line(f"turn {queue}", k.jobs)))
         now = self.synced(cast(int, reply[0]), sent)
         taken = cast("list[Reply]", reply[2])
         deliveries: list[Delivery] = []
@@ -204,8 +203,7 @@ class Broker(Governing):
     def renewer(self) -> Renewer:
         """What the heartbeat thread calls; it has a connection of its own."""
         patience = min(5.0, self.options.lease / 3)  # a half-open connection has to be noticed while the lease is good
-        connect = partial(self.connections.sync_client, timeout=patience)
-        return Renewer(connect, self.connections.nodes, self.keys, lambda: self.now())  # it may be set later
+        return Renewer(self.connections, patience, self.keys, lambda: self.now())  # it may be set later
 
 
 def _delivery(

@@ -229,7 +229,7 @@ def queues(facts: Facts) -> Findings:
             yield Finding(
                 "queues",
                 Severity.NOTE,
-                f"{queue.name}: {counted(queue.queued, 'job')} queued, the oldest unfinished one since {queue.oldest:,.0f} s",
+                f"{queue.name}: {counted(queue.queued, 'job')} queued, the oldest since {queue.oldest:,.0f} s",
                 "add workers, or raise --concurrency: streamq top",
             )
         if queue.dead:
@@ -279,9 +279,9 @@ OF_THE_QUEUES: Final[tuple[Check, ...]] = (queues, orphans, versions)
 def examine(servers: Sequence[Facts]) -> list[Finding]:
     """All findings, in the order of the checks."""
     found = [
-        replace(finding, says=f"{facts.address}: {finding.says}") if len(servers) > 1 else finding
+        finding if len(servers) == 1 or where in finding.says else replace(finding, says=f"{where}: {finding.says}")
         for check in OF_A_SERVER
-        for facts in servers
+        for where, facts in ((str(facts.address), facts) for facts in servers)
         for finding in check(facts)
     ]
     return found + [finding for check in OF_THE_QUEUES for finding in check(servers[0])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -15,13 +15,12 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.connection import AbstractConnection
 
 from streamq.broker.address import Address, redact
-from streamq.broker.diagnosis import TRANSIENT, describe, diagnose, is_full, is_transient
+from streamq.broker.diagnosis import TRANSIENT, describe, diagnose, is_foreign, is_full, is_transient
 from streamq.broker.embedded import EmbeddedServer, shared
 from streamq.broker.exchange import Reply
 from streamq.broker.line import Line
 from streamq.broker.nodes import Key, Nodes, OneServer, nodes_of
 from streamq.broker.wires import ANSWER_TIMEOUT, blocking_client, subscription, wire
-from streamq.errors import BrokerError
 
 __all__ = [
     "TRANSIENT",
@@ -31,6 +30,7 @@ __all__ = [
     "Reply",
     "describe",
     "diagnose",
+    "is_foreign",
     "is_full",
     "is_transient",
     "redact",
@@ -54,7 +54,7 @@ class Connections:
 
     def __init__(self, url: str) -> None:
         self.address = Address.parse(url)
-        self._nodes: Nodes | None = None if self.address.scheme == "embedded" else nodes_of(self.address)
+        self.nodes: Nodes = nodes_of(self.address)  # where the keys are
         self._server: EmbeddedServer | None = None
         self._opening = asyncio.Lock()
         self._lines: list[tuple[str, Line]] = []
@@ -66,15 +66,8 @@ class Connections:
     def __repr__(self) -> str:
         return f"<Connections {self.address}>"
 
-    @property
-    def nodes(self) -> Nodes:
-        """Where the keys are. Raises `BrokerError` if it is an embedded server that was not started."""
-        if self._nodes is None:
-            raise BrokerError(f"{self.address} is not running: open the application first (async with app)")
-        return self._nodes
-
     def home(self, key: Key) -> Address:
-        """The server that has a key."""
+        """The server that has a key. Raises `BrokerError` if it is an embedded server that was not started."""
         return self.nodes.home(key)
 
     async def open(self) -> None:
@@ -84,7 +77,7 @@ class Connections:
         is none to start, what redis-py raises if nobody says where the servers are.
         """
         async with self._opening:
-            if self._nodes is None:
+            if self.address.scheme == "embedded" and self._server is None:
                 self._started(await _start(self.address.path or None))
             if self.nodes.may_move and self._watching is None:
                 await asyncio.to_thread(self.nodes.look)
@@ -101,7 +94,8 @@ class Connections:
             return wire(self.home("") if embedded else node)
 
         shared_folder = embedded and bool(self.address.path)
-        line = Line(make, self._shown(node), self._stray, self._take_over if shared_folder else None)
+        take_over = self._take_over if shared_folder else None
+        line = Line(make, self._shown(node), self._stray, take_over, patient=self.nodes.may_move)
         self._lines = [*(each for each in self._lines if not each[1].closed), (node.url, line)]
         return line
 
@@ -124,7 +118,7 @@ class Connections:
         return made
 
     @asynccontextmanager
-    async def subscribed(self, *channels: bytes | str) -> AsyncIterator[PubSub]:
+    async def subscribed(self, *channels: bytes | str) -> AsyncGenerator[PubSub]:
         """`pubsub` with these channels, closed at the end."""
         made = self.pubsub(channels[0])
         try:
@@ -146,11 +140,10 @@ class Connections:
             await made.aclose()  # type: ignore[no-untyped-call]
         for client in self._clients:
             client.close()
-        if self._nodes is not None:
-            self._nodes.close()
+        self.nodes.close()
         server, self._server = self._server, None
         if server is not None:
-            self._nodes = None
+            self.nodes = nodes_of(self.address)
             try:
                 await asyncio.to_thread(server.stop)
             except RuntimeError:  # the interpreter is on its way out, and starts no thread any more
@@ -204,7 +197,7 @@ class Connections:
                 await connection.disconnect(nowait=True)
 
     def _started(self, server: EmbeddedServer) -> None:
-        self._server, self._nodes = server, OneServer(Address.parse(server.url))
+        self._server, self.nodes = server, OneServer(Address.parse(server.url))
 
     async def _take_over(self) -> None:
         """The process that started the server of a shared folder may have ended: then it is started here."""

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from redis import exceptions as refused
 from redis.sentinel import MasterNotFoundError
 
-from streamq.broker.address import Address
+from streamq.broker.address import EXAMPLES, Address
 
 TRANSIENT: tuple[type[BaseException], ...] = (
     refused.ConnectionError,  # BusyLoadingError is one
@@ -21,8 +21,13 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     refused.AskError,  # MovedError is one: where keys are was learned from it
     OSError,  # TimeoutError of asyncio is one
 )
-_TRANSIENT_CODES = {"LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED", "BUSY"}
+_NO_WRITES: Final = ("NOREPLICAS", "MISCONF")
+_TRANSIENT_CODES = {"LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED", "BUSY", *_NO_WRITES}
 _PERMANENT = (refused.AuthenticationError, refused.AuthorizationError)
+
+
+class NobodyAnswers(refused.ConnectionError):
+    """None of the servers that are known of a cluster says where the others are."""
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -39,6 +44,11 @@ def is_full(exc: BaseException) -> bool:
     return isinstance(exc, refused.ResponseError) and (
         isinstance(exc, refused.OutOfMemoryError) or "OOM" in str(exc)[:60]
     )
+
+
+def is_foreign(exc: BaseException) -> bool:
+    """Whether somebody put a key of another type in the place of one of ours: it stays so until it is deleted."""
+    return isinstance(exc, refused.ResponseError) and str(exc).startswith("WRONGTYPE")
 
 
 def _certificate(exc: BaseException) -> bool:
@@ -67,7 +77,9 @@ def describe(exc: BaseException, address: Address | str) -> str:
 
 def _said(exc: BaseException, address: Address) -> str:
     text = " ".join(str(exc).split()) or type(exc).__name__
-    return text.replace(address.password, "***") if address.password else text
+    for secret in filter(None, (address.password, address.sentinel_password)):
+        text = text.replace(secret, "***")
+    return text
 
 
 class Diagnosis(NamedTuple):
@@ -82,11 +94,12 @@ class Diagnosis(NamedTuple):
 # Inside a script Valkey says the one, Redis 7.0 the other, and neither with NOPERM.
 _FORBIDDEN: Final = ("has no permissions", "can't run this command")
 _START: Final = "redis-server    starts one; streamq demo runs without a server of your own"
+_UNSEEN: Final = "which no process list shows"
 _LOGIN: Final = Diagnosis(
     "log in to",
     "user name or password is missing or wrong",
     "Give them as scheme://user:password@host",
-    "export STREAMQ_URL=redis://user:password@host:6379/0    which no process list shows",
+    f"export STREAMQ_URL=redis://user:password@host:6379/0    {_UNSEEN}",
 )
 _SLOW_START: Final = "redis-cli PING    from this machine, to see whether it answers at all"
 
@@ -96,6 +109,8 @@ def diagnose(exc: BaseException, address: Address) -> Diagnosis:
     text = _said(exc, address).lower()
     for fits, diagnosis in _TABLE:
         if fits(exc, text, address):
+            if diagnosis is _LOGIN and address.hosts:
+                return diagnosis._replace(fix=f"export STREAMQ_URL={EXAMPLES[address.scheme]}    {_UNSEEN}")
             return diagnosis
     return Diagnosis("use", "the server refused", "It may be no Redis, or forbid the command", _SLOW_START)
 
@@ -112,9 +127,86 @@ _UNWATCHED: Final = Diagnosis(
     "Is the name after the hosts that of sentinel.conf (sentinel monitor NAME ...)? A failover takes a few seconds",
     "redis-cli -h HOST -p 26379 SENTINEL MASTERS    names them",
 )
+_SENTINELS_LOGIN: Final = Diagnosis(
+    "log in to the Sentinels of",
+    "their user name or password is missing or wrong",
+    "They have their own, apart from those of the servers: ?sentinel_username=...&sentinel_password=...",
+    f"export STREAMQ_URL='{EXAMPLES['redis+sentinel']}?sentinel_password=...'    {_UNSEEN}",
+)
+_CHECK: Final = "redis-cli --cluster check HOST:6379    and what it finds: redis-cli --cluster fix HOST:6379"
+_ROLE: Final = "redis-cli INFO replication"
 _Fits = Callable[[BaseException, str, Address], bool]
 _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
-    (lambda exc, text, _: isinstance(exc, MasterNotFoundError) and "error" not in text, _UNWATCHED),
+    (lambda exc, text, _: isinstance(exc, MasterNotFoundError) and "authentication" in text, _SENTINELS_LOGIN),
+    (
+        # Each Sentinel that did not answer is named with its error.
+        lambda exc, text, at: isinstance(exc, MasterNotFoundError) and text.count("error(") < max(1, len(at.hosts)),
+        _UNWATCHED,
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, NobodyAnswers),
+        Diagnosis(
+            "reach",
+            "no server of the cluster answered",
+            "Do they run there? One that answers is enough, for it knows the others",
+            "redis-cli -h HOST -p PORT CLUSTER NODES",
+        ),
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, refused.MovedError),
+        Diagnosis("use", "its keys are on another server now", "A slot has moved: it is found by itself", _CHECK),
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, refused.AskError | refused.TryAgainError),
+        Diagnosis(
+            "use",
+            "a slot of the cluster is being moved",
+            "It goes on when all keys have arrived. A move that was broken off has to be mended",
+            _CHECK,
+        ),
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, refused.ClusterDownError),
+        Diagnosis(
+            "use", "the cluster is down", "A master failed and no replica took over, or slots have no server", _CHECK
+        ),
+    ),
+    (
+        lambda exc, _, __: isinstance(exc, refused.ReadOnlyError | refused.MasterDownError),
+        Diagnosis(
+            "write to",
+            "it is a replica",
+            "Name the master, or the Sentinels that know who it is. A failover takes a few seconds",
+            f"{_ROLE}    names the master",
+        ),
+    ),
+    (
+        lambda _, text, __: text.startswith("noreplicas"),
+        Diagnosis(
+            "write to",
+            "too few replicas follow it, and so it takes no writes",
+            "Are its replicas up? min-replicas-to-write is how many it wants",
+            f"{_ROLE}    shows them",
+        ),
+    ),
+    (
+        lambda _, text, __: text.startswith("misconf"),
+        Diagnosis(
+            "write to",
+            "it cannot save to its disk, and so it takes no writes",
+            "Is the disk full, or its folder gone?",
+            "redis-cli CONFIG GET dir    and df -h of it",
+        ),
+    ),
+    (
+        lambda exc, text, _: is_foreign(exc),
+        Diagnosis(
+            "use",
+            "a key of another type is in the place of one of a queue's",
+            "Somebody else writes keys that begin with sq:. Nothing of this queue goes on until it is deleted",
+            "redis-cli --scan --pattern 'sq:*' | xargs -n1 redis-cli TYPE",
+        ),
+    ),
     (lambda exc, text, _: _denied(exc) or "noauth" in text, _LOGIN),
     (
         lambda exc, text, _: isinstance(exc, refused.NoPermissionError) or any(each in text for each in _FORBIDDEN),

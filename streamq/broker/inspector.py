@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import cast
+from itertools import groupby
+from typing import Final, cast
 
 import msgspec
 
@@ -12,6 +14,8 @@ from streamq.broker.broker import Broker
 from streamq.broker.connect import Address, Reply
 from streamq.broker.values import Pause
 from streamq.core.options import PRIORITIES
+
+SCAN_COUNT: Final = 1_000  # more would hold up other clients
 
 
 class WorkerInfo(msgspec.Struct, omit_defaults=True):
@@ -102,6 +106,24 @@ class Inspector:
             return []
         infos = cast("list[bytes | None]", await self._broker.command("HMGET", k.worker_info, *alive))
         return [msgspec.msgpack.decode(info, type=WorkerInfo) for info in infos if info]
+
+    async def keys(self) -> AsyncGenerator[list[str]]:
+        """The names of all keys of the namespace, some at a time, each time of one queue. SCAN: not for hot paths."""
+        namespace = self._broker.options.namespace
+        for node in self._broker.servers():
+            for pattern in (f"sq:{{{namespace}/*", f"sq:{{{namespace}}}*"):
+                async for names in self._scan(node, pattern):
+                    for _, some in groupby(sorted(names), key=lambda name: name.partition("}")[0]):
+                        yield list(some)
+
+    async def _scan(self, node: Address, pattern: str) -> AsyncGenerator[list[str]]:
+        cursor = b"0"
+        while True:
+            reply = await self._broker.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT, node=node)
+            cursor, names = cast("tuple[bytes, list[bytes]]", reply)
+            yield [name.decode() for name in names]
+            if cursor == b"0":
+                return
 
     async def servers(self) -> list[ServerInfo]:
         """Names, versions and memory of all servers that have keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import os
 from collections.abc import Awaitable, Callable
@@ -11,10 +12,13 @@ from typing import cast
 from redis import exceptions as refused
 from redis.asyncio.connection import AbstractConnection
 
+from streamq.broker.diagnosis import is_transient
 from streamq.broker.exchange import Answer, Exchange, Reply
+from streamq.broker.retrying import backoff
 from streamq.errors import BrokerError
 
 CONNECT_TIMEOUT = 5.0  # seconds
+CONNECT_AGAIN = 1.0  # seconds, the most between two tries of one that is patient
 
 
 class Line:
@@ -24,6 +28,9 @@ class Line:
     and leaves the connection as it is; so does a caller that is cancelled: its reply is dropped when it comes.
     A late reply, or anything else that goes wrong, closes the connection at once and fails all that is under
     way. Nothing is ever sent twice.
+
+    One that is `patient` tries again and again to reconnect, for as long as one connection may take: its server will
+    come back, or the line is retired because another server took its place.
 
         line = connections.line()
         await line.call("XLEN", "jobs")
@@ -35,6 +42,7 @@ class Line:
         where: str,
         on_stray: Callable[[refused.ResponseError], None] | None = None,
         before_reconnect: Callable[[], Awaitable[None]] | None = None,
+        patient: bool = False,
     ) -> None:
         from hiredis import pack_command  # pyright: ignore[reportUnknownVariableType]
 
@@ -44,7 +52,10 @@ class Line:
         self._on_stray = on_stray
         self._before_reconnect = before_reconnect
         self._pack = cast("Callable[[tuple[bytes | str | int, ...]], bytes]", pack_command)
+        self._patient = patient
         self._connecting = asyncio.Lock()
+        self._limit: asyncio.Timeout | None = None  # of the connection that is being made
+        self._failures: tuple[int, Exception | None] = (0, None)  # how many tries to connect, and the last one's
         self._pid = os.getpid()
         self.closed = self._retired = False
         self._exchange: Exchange | None = None
@@ -97,6 +108,8 @@ class Line:
         exchange, self._exchange = self._exchange, None
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._limit is not None:
+            self._limit.reschedule(0)
         if exchange is None or self._pid != os.getpid():  # the parent goes on using the socket
             return
         exchange.abort()
@@ -125,28 +138,53 @@ class Line:
         raise BrokerError(f"this connection to {self.where} was closed: open the application again")
 
     async def _connect(self) -> Exchange:
+        known, _ = self._failures
         async with self._connecting:
             if self._exchange is not None and not self._exchange.lost.done():
                 return self._exchange  # another caller was first
+            if self.closed:
+                self._refuse()
+            count, failure = self._failures
+            if count != known and failure is not None:  # another caller tried meanwhile, for both
+                raise copy.copy(failure) from failure
             self._exchange = None
             if self._before_reconnect is not None and self.connected:
                 await self._before_reconnect()
-            wire = self._make()
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await wire.connect()  # type: ignore[no-untyped-call]
-                    if await wire.can_read():  # the streams hold an end, or bytes, that Exchange would never see
-                        raise refused.ConnectionError("the server closed the connection after the handshake")
-                if self.closed:  # while it was connecting
-                    self._refuse()
-            except BaseException as error:
-                _forget(wire)
-                if isinstance(error, TimeoutError):
-                    raise refused.TimeoutError(f"no connection within {CONNECT_TIMEOUT} seconds") from None
+                self._exchange = Exchange(await self._wire())
+            except Exception as error:
+                self._failures = count + 1, error
                 raise
-            self._exchange = Exchange(wire)
             self.connected += 1
             return self._exchange
+
+    async def _wire(self) -> AbstractConnection:
+        """A connection that is made and logged in."""
+        failure: BaseException | None = None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT) as self._limit:
+                for pause in backoff():
+                    wire = self._make()
+                    try:
+                        await wire.connect()  # type: ignore[no-untyped-call]
+                        if await wire.can_read():  # the streams hold an end, or bytes, that Exchange would never see
+                            raise refused.ConnectionError("the server closed the connection after the handshake")
+                        if self.closed:  # while it was connecting
+                            self._refuse()
+                        return wire
+                    except BaseException as error:
+                        _forget(wire)
+                        if not (self._patient and self.connected and not self.closed and is_transient(error)):
+                            raise
+                        failure = error
+                    await asyncio.sleep(min(pause, CONNECT_AGAIN))
+                raise AssertionError("the backoff has no end")
+        except TimeoutError:
+            if self.closed:
+                self._refuse()
+            raise failure or refused.TimeoutError(f"no connection within {CONNECT_TIMEOUT} seconds") from None
+        finally:
+            self._limit = None
 
     # One timer watches many calls: it is armed again when it goes off, not at each call. asyncio.timeout() or
     # the timeouts of redis-py would add 10 to 25 microseconds to a call of 40.

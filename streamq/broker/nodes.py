@@ -17,6 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from streamq.broker.address import Address
+from streamq.broker.diagnosis import NobodyAnswers, is_transient
 from streamq.broker.wires import blocking_client, tls_options
 from streamq.errors import BrokerError, UnsuitableServer
 
@@ -64,7 +65,7 @@ def nodes_of(address: Address) -> Nodes:
         return Sentinels(address)
     if address.scheme.endswith("+cluster"):
         return Shards(address)
-    return OneServer(address)
+    return NotStarted(address) if address.scheme == "embedded" else OneServer(address)
 
 
 class _AllTogether:
@@ -98,6 +99,14 @@ class OneServer(_AllTogether):
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class NotStarted(OneServer):
+    """An embedded server, before it is started."""
+
+    def home(self, key: Key) -> Address:
+        """Raises `BrokerError`."""
+        raise BrokerError(f"{self._address} is not running: open the application first (async with app)")
 
 
 class Sentinels(_AllTogether):
@@ -138,7 +147,12 @@ class Sentinels(_AllTogether):
         """Ask the Sentinels, one after the other."""
         with self._lock:
             discover: Any = cast(Any, self._sentinel).discover_master
-            found = self._address.at(*cast("tuple[str, int]", discover(self._address.service)))
+            try:
+                found = self._address.at(*cast("tuple[str, int]", discover(self._address.service)))
+            except refused.ResponseError as error:
+                if "unknown command" in str(error):
+                    raise no_sentinel(self._address) from error
+                raise
             if self._master is None or found.url != self._master.url:
                 self._master = found
 
@@ -208,7 +222,9 @@ class Shards:
                     self._said = reply
                 return
             assert error is not None
-            raise error
+            if isinstance(error, refused.ClusterDownError) or not is_transient(error):
+                raise error
+            raise NobodyAnswers(str(error)) from error
 
     def moved(self, error: refused.MovedError) -> None:
         """One slot is elsewhere now."""
@@ -284,4 +300,16 @@ def no_cluster(address: Address) -> UnsuitableServer:
         where=str(address),
         cause="cluster-enabled is off: it is a single server, or watched by Sentinels",
         fix=f"--url {scheme}://{address.host}:{address.port}/0    or redis+sentinel://HOST:26379/NAME",
+    )
+
+
+def no_sentinel(address: Address) -> UnsuitableServer:
+    """For the URL of Sentinels that leads to another server."""
+    scheme = "rediss" if address.tls else "redis"
+    return UnsuitableServer(
+        f"not all servers of {address} are Sentinels. They listen on port 26379, the servers that they watch on 6379",
+        what="a server is no Sentinel",
+        where=str(address),
+        cause="it is the port of what the Sentinels watch (6379), not theirs (26379), or a single server",
+        fix=f"--url {scheme}+sentinel://HOST:26379/NAME    or {scheme}://HOST:6379/0 for a single server",
     )

@@ -77,7 +77,7 @@ class Producing(Session):
         async def once() -> tuple[list[Reply], Line, int]:
             await self.announce(queue)
             sent, line = time.monotonic(), self.line(purpose, call.keys[0])
-            reply = cast("list[Reply]", await self.script(call, purpose))
+            reply = cast("list[Reply]", await self.script(call, line))
             self.synced(cast(int, reply[0]), sent)
             return reply, line, line.connected
 

@@ -10,9 +10,8 @@ from redis import Redis
 from redis.exceptions import MovedError, NoScriptError
 
 from streamq.broker import scripts
-from streamq.broker.address import Address
+from streamq.broker.connect import Connections
 from streamq.broker.keys import Keys
-from streamq.broker.nodes import Nodes
 from streamq.broker.scripts import Arg
 
 _ALIVE_LEASES = 2  # a worker that did not say so for this many leases is believed dead
@@ -35,16 +34,16 @@ class Renewal(NamedTuple):
 
 
 class Renewer:
-    """For one thread. Any failure is raised as redis-py raises it; close it then.
+    """For one thread. Any failure is raised as redis-py raises it.
 
     The next call looks where the keys are, and connects anew.
     """
 
     def __init__(
-        self, connect: Callable[[Address], Redis], nodes: Nodes, keys: Callable[[str], Keys], now: Callable[[], Arg]
+        self, connections: Connections, timeout: float, keys: Callable[[str], Keys], now: Callable[[], Arg]
     ) -> None:
-        self._connect = connect
-        self._nodes = nodes
+        self._connections = connections
+        self._timeout = timeout  # seconds a call
         self._keys = keys
         self._now = now
         self._clients: dict[str, Redis] = {}  # by the server's URL
@@ -62,25 +61,31 @@ class Renewer:
         return Renewal([i.decode() for i in lost], {i.decode(): r.decode() for i, r in pairs})
 
     def close(self) -> None:
-        """Close the connections; the next call opens them anew."""
-        self._doubtful = True
-        for client in self._clients.values():  # kept: new ones for each try of an outage would pile up
+        """Close the connections."""
+        for client in self._clients.values():
             client.close()
 
     def _run(self, call: scripts.ScriptCall) -> object:
         if self._doubtful:
-            self._nodes.look()
+            self._connections.nodes.look()
             self._doubtful = False
-        home = self._nodes.home(call.keys[0])
+        nodes = self._connections.nodes
+        for gone in self._clients.keys() - {node.url for node in nodes.all()}:  # asked to make room for another master
+            self._clients.pop(gone).close()
+        home = nodes.home(call.keys[0])
         client = self._clients.get(home.url)
         if client is None:
-            client = self._clients[home.url] = self._connect(home)
+            client = self._clients[home.url] = self._connections.sync_client(home, self._timeout)
         execute = client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         send = cast("Callable[..., object]", execute)
         try:
-            return send(*call.evalsha())
-        except NoScriptError:
-            return send(*call.eval())
-        except MovedError as error:
-            self._nodes.moved(error)
+            try:
+                return send(*call.evalsha())
+            except NoScriptError:
+                return send(*call.eval())
+        except Exception as error:
+            self._doubtful = True
+            client.close()  # and kept: a new one for each try of an outage would pile up
+            if isinstance(error, MovedError):
+                self._connections.nodes.moved(error)
             raise

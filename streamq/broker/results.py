@@ -33,7 +33,7 @@ class Results:
         self._waiting: dict[str, dict[str, set[_Waiter]]] = {}  # job id -> queue -> who waits
         self._unregistered: dict[str, list[str]] = {}
         self._services: list[asyncio.Task[None]] = []
-        self._registering: asyncio.Task[None] | None = None
+        self._registering: dict[str, asyncio.Task[None]] = {}  # by queue: the server of another may be away
         self._ready: asyncio.Future[None] | None = None
 
     async def wait(self, queue: str, job_id: str, timeout: float | None, *, known: bool) -> Record:
@@ -68,8 +68,7 @@ class Results:
     async def close(self) -> None:
         """Stop listening; those who still wait are told."""
         services, self._services = self._services, []
-        if self._registering is not None:
-            services.append(self._registering)
+        services += self._registering.values()
         for service in services:
             service.cancel()
         await asyncio.gather(*services, return_exceptions=True)
@@ -82,15 +81,17 @@ class Results:
 
     def _register(self, queue: str, job_id: str) -> None:
         self._unregistered.setdefault(queue, []).append(job_id)
-        if self._registering is None or self._registering.done():
-            self._registering = asyncio.create_task(self._register_all(), name="streamq results: register")
+        if queue not in self._registering:
+            registering = self._register_all(queue)
+            self._registering[queue] = asyncio.create_task(registering, name=f"streamq results: register {queue}")
 
-    async def _register_all(self) -> None:
-        while self._unregistered:
-            queue, ids = self._unregistered.popitem()
-            ids = list(dict.fromkeys(ids))
-            for first in range(0, len(ids), _BATCH):
-                await self._look(queue, ids[first : first + _BATCH])
+    async def _register_all(self, queue: str) -> None:
+        try:
+            while ids := list(dict.fromkeys(self._unregistered.pop(queue, ()))):
+                for first in range(0, len(ids), _BATCH):
+                    await self._look(queue, ids[first : first + _BATCH])
+        finally:
+            del self._registering[queue]
 
     async def _look(self, queue: str, ids: list[str]) -> None:
         k = self._broker.keys(queue)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, RedisError, ResponseError
 
 from streamq.broker.connect import (
     Address,
@@ -20,6 +22,7 @@ from streamq.broker.connect import (
     is_transient,
 )
 from streamq.broker.keys import Keys, queues
+from streamq.broker.nodes import one_of_a_cluster
 from streamq.broker.retrying import persist
 from streamq.broker.scripts import Arg, ScriptCall
 from streamq.broker.suitability import ServerFacts, info_section, suitable
@@ -29,6 +32,8 @@ from streamq.errors import BrokerError, BrokerUnavailable, QueueFull
 
 T = TypeVar("T")
 
+logger = logging.getLogger("streamq.broker")
+ANNOUNCE_AGAIN: Final = 5.0  # seconds
 OPEN_TIMEOUT: Final = 5.0  # seconds a first connection may take before the caller hears of it
 
 
@@ -46,6 +51,7 @@ class Session:
         self._keys: dict[str, Keys] = {}
         self._lines: dict[tuple[str, str], Line] = {}  # by purpose and server
         self._announced: set[str] = set()
+        self._unannounced: dict[str, float] = {}  # when to try again (monotonic seconds)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.connections.address} namespace={self.options.namespace!r}>"
@@ -67,14 +73,25 @@ class Session:
         if self.facts is not None:
             return
 
-        async def ask() -> list[ServerFacts]:
-            await self.connections.open()
-            return [await suitable(self.line_to("commands", node)) for node in self.servers()]
-
-        facts = await self.translated(persist(ask, timeout, on_failure=on_failure))
+        facts = await self.translated(persist(self._suitable, timeout, on_failure=on_failure))
+        if facts[0].sharded and not self.connections.nodes.may_move:
+            raise one_of_a_cluster(self.connections.home(""))
         self.facts = facts[0]
         self._youngest = min(facts, key=lambda each: each.uptime - each.received)
         self._sync(self.facts.time_ms, self.facts.sent, self.facts.received)
+
+    async def _suitable(self) -> list[ServerFacts]:
+        """Of all servers that answer. One that is away holds up its own queues, not the others."""
+        await self.connections.open()
+        lines = [self.line_to("commands", node) for node in self.servers()]
+        answers = await asyncio.gather(*map(suitable, lines), return_exceptions=True)
+        facts = [answer for answer in answers if isinstance(answer, ServerFacts)]
+        for line, error in zip(lines, answers, strict=True):
+            if isinstance(error, BaseException):
+                if not facts or not is_transient(error):
+                    raise error
+                logger.warning("%s", describe(error, line.where))
+        return facts
 
     async def close(self) -> None:
         """Close every connection. Closing twice does nothing."""
@@ -105,7 +122,9 @@ class Session:
 
         Ask for it anew at each call: the key may have moved. Without a key it is that of the list of queues.
         """
-        return self.line_to(purpose, self.connections.home(key or queues(self.options.namespace)))
+        node = self.connections.nodes.home(key or queues(self.options.namespace))
+        line = self._lines.get((purpose, node.url))
+        return self.line_to(purpose, node) if line is None or line.closed else line
 
     def servers(self) -> list[Address]:
         """All that have keys, first of all that of the list of queues."""
@@ -127,16 +146,31 @@ class Session:
                 await line.close()
 
     async def announce(self, queue: str) -> None:
-        """Enter the queue in the list of queues, once a process."""
-        if queue not in self._announced:
-            name, line = queues(self.options.namespace), self.line("commands")
+        """Enter the queue in the list of queues, once a process. If that is on another server, it may be away."""
+        if queue in self._announced or time.monotonic() < self._unannounced.get(queue, 0.0):
+            return
+        name = queues(self.options.namespace)
+        try:
+            line = self.line("commands", name)
             if not await line.call("HEXISTS", name, queue):  # a full server refuses HSET, of what is there too
                 await line.call("HSET", name, queue, self.clock.now_ms())
-            self._announced.add(queue)
+        except (RedisError, OSError) as error:
+            if not is_transient(error) or self._together(name, self.keys(queue).jobs):
+                raise
+            self._unannounced[queue] = time.monotonic() + ANNOUNCE_AGAIN
+            logger.warning("queue %s is not in the list of queues yet: %s", queue, describe(error, self.where))
+            return
+        self._announced.add(queue)
 
-    async def script(self, call: ScriptCall, purpose: str = "commands", timeout: float = 5.0) -> Reply:
-        """Run one script, once; a server that does not know it is told."""
-        line = self.line(purpose, call.keys[0])
+    def _together(self, *keys: str) -> bool:
+        try:
+            return len({self.connections.home(key).url for key in keys}) == 1
+        except ClusterDownError:  # nobody has one of them
+            return False
+
+    async def script(self, call: ScriptCall, line: Line | None = None, timeout: float = 5.0) -> Reply:
+        """Run one script, once, where its keys are; a server that does not know it is told."""
+        line = line or self.line("commands", call.keys[0])
         try:
             return await line.call(*call.evalsha(), timeout=timeout)
         except NoScriptError:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, ResponseError
 
 from streamq.broker.exchange import Reply
 from streamq.broker.line import Line
@@ -31,17 +31,19 @@ class ServerFacts:
     sent: float
     received: float
     uptime: float  # seconds
+    sharded: bool = False  # whether it is one of several in a cluster, and has a part of the keys only
 
 
 async def suitable(line: Line) -> ServerFacts:
     """What the server is, if jobs are safe on it.
 
-    Raises `UnsuitableServer` if it lacks a command or may evict keys. A question that the ACL forbids
-    is not held against it.
+    Raises `UnsuitableServer` if it lacks a command or may evict keys, `redis.exceptions.ClusterDownError` if the
+    cluster that it belongs to does not work. A question that the ACL forbids is not held against it.
     """
     commands = await _commands(line)
     facts = await info_section(line, "server")
-    if facts.get("redis_mode", facts.get("server_mode")) == "sentinel":
+    mode = facts.get("redis_mode", facts.get("server_mode"))
+    if mode == "sentinel":
         raise UnsuitableServer(
             f"{line.where} is a Sentinel, which keeps no jobs. Write the URL as redis+sentinel://HOST:PORT/NAME",
             what="this is a Sentinel, which keeps no jobs",
@@ -70,12 +72,24 @@ async def suitable(line: Line) -> ServerFacts:
             cause="it is set up as a cache",
             fix="redis-cli CONFIG SET maxmemory-policy noeviction    and the same in its configuration file",
         )
+    cluster = await _told(line, "CLUSTER", "INFO") if mode == "cluster" else {}
+    if cluster.get("cluster_state") == "fail":
+        raise ClusterDownError("The cluster is down")
     up = float(facts.get("uptime_in_seconds", "inf"))  # not told: believe that it was up
     sent = time.monotonic()
     seconds, micros = _pair(await line.call("TIME"))
     received = time.monotonic()
     now = seconds * 1000 + micros // 1000
-    return ServerFacts(facts.get("run_id", ""), version, "waitaof" in (commands or ()), now, sent, received, up)
+    return ServerFacts(
+        facts.get("run_id", ""),
+        version,
+        "waitaof" in (commands or ()),
+        now,
+        sent,
+        received,
+        up,
+        sharded=int(cluster.get("cluster_size", "0")) > 1,
+    )
 
 
 async def _commands(line: Line) -> set[str] | None:
@@ -90,8 +104,12 @@ async def _commands(line: Line) -> set[str] | None:
 
 async def info_section(line: Line, section: str) -> dict[str, str]:
     """One section of INFO; empty if this user may not ask."""
+    return await _told(line, "INFO", section)
+
+
+async def _told(line: Line, *words: str) -> dict[str, str]:
     try:
-        reply = await line.call("INFO", section)
+        reply = await line.call(*words)
     except ResponseError:  # forbidden, or renamed away
         return {}
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else ""

@@ -45,6 +45,7 @@ COMMANDS: Final = {
         "timeline": ("streamq.cli.commands.timeline:timeline", "All that happened to one job."),
         "doctor": ("streamq.cli.commands.doctor:doctor", "Whether this server and this set-up are sound."),
         "bench": ("streamq.cli.bench.command:bench", "Measure it on a server of yours, and see what bounds it."),
+        "chaos": ("streamq.cli.chaos.command:chaos", "Kill its workers and its server, and see what comes of it."),
     },
     "Set up": {
         "config": ("streamq.cli.commands.config:config", "Each setting, its value, and where that comes from."),
@@ -55,7 +56,7 @@ COMMANDS: Final = {
 }
 COMPLETE: Final = "_STREAMQ_COMPLETE"  # the variable in which a shell asks, however the program was started
 HELP: Final = {"-h", "--help"}
-OF_THEIR_OWN: Final = {"demo", "bench"}  # they bring their settings, and use no server that was not meant for them
+OF_THEIR_OWN: Final = {"demo", "bench", "chaos"}  # settings of their own, and no server that was not meant for them
 HOMES: Final = {name: home for section in COMMANDS.values() for name, (home, _) in section.items()}
 
 

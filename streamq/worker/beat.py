@@ -7,9 +7,10 @@ import logging
 from typing import Any
 
 from streamq.client.app import Application
+from streamq.worker.alive import alive, causes
 from streamq.worker.patience import GaveUp, opened
-from streamq.worker.scheduler import Scheduler
-from streamq.worker.signals import STOPS
+from streamq.worker.scheduler import schedulers
+from streamq.worker.signals import STOPS, answered
 
 logger = logging.getLogger("streamq.worker")
 
@@ -20,18 +21,17 @@ async def beat(app: Application[Any]) -> None:
     Workers and other beats may fire them too: each occurrence is enqueued once. Redis being away is waited out; any
     other error is raised.
     """
-    scheduler = Scheduler(app)
-    loop = asyncio.get_running_loop()
-    for number in STOPS:
-        loop.add_signal_handler(number, scheduler.stop)
-    try:
-        await opened(app, what="beat", stopping=scheduler.stopping)
-        logger.info("beat: fires %s", ", ".join(app.timetable))
-        await scheduler.run()
-        logger.info("beat: stopped")
-    except GaveUp:
-        logger.warning("beat: stopped before Redis could be reached")
-    finally:
-        for number in STOPS:
-            loop.remove_signal_handler(number)
-        await app.close()
+    stopping = asyncio.Event()
+    with answered(dict.fromkeys(STOPS, stopping.set)):
+        try:
+            await opened(app, what="beat", stopping=stopping)
+            logger.info("beat: fires %s", ", ".join(app.timetable))
+            async with alive(schedulers(app)):
+                await stopping.wait()
+            logger.info("beat: stopped")
+        except GaveUp:
+            logger.warning("beat: stopped before Redis could be reached")
+        except BaseExceptionGroup as group:
+            raise next(causes(group)) from None
+        finally:
+            await app.close()

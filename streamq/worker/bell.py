@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from streamq.broker.broker import Broker
 from streamq.broker.connect import is_transient
@@ -41,7 +41,7 @@ class Bell:
             try:
                 async with self._broker.connections.subscribed(*self._ringers) as subscription:
                     while not task.cancelling():
-                        self.hear(await subscription.get_message(timeout=5.0))
+                        self.hear(cast("Mapping[str, Any] | None", await subscription.get_message(timeout=5.0)))
                         pauses = backoff()
                 return
             except Exception as error:

@@ -29,7 +29,7 @@ from streamq.worker.promoter import Promoter
 from streamq.worker.reclaimer import Reclaimer
 from streamq.worker.reports import Reports
 from streamq.worker.runner import Runner
-from streamq.worker.scheduler import Scheduler
+from streamq.worker.scheduler import schedulers
 from streamq.worker.slots import Slots
 from streamq.worker.watchdog import Watchdog
 
@@ -99,15 +99,16 @@ class Crew:
         self.promoters = {queue: Promoter(broker, queue) for queue in queues}
         self.reclaimers = {queue: Reclaimer(broker, lane, name, self.slots) for queue, lane in self.lanes.items()}
         self.listeners = [Listener(broker, lane, name, self.slots) for lane in self.lanes.values()]
-        self.janitor = Janitor(broker, queues, broker.options.lease)
+        self.janitors = {queue: Janitor(broker, queue) for queue in queues}
         bell = Bell(broker, {queue: self._ringers(queue) for queue in queues})
         flights = [Flight(broker, lane, name, number) for lane in self.lanes.values() for number in range(OVERLAP)]
         self.outlive_jobs: list[Runs] = [self.heartbeat, bell, self.pool, *flights]
         if app.options.stall:
             self.outlive_jobs.append(Watchdog(app, name, self._held))
-        self.bring_jobs: list[Runs] = [*self.promoters.values(), *self.reclaimers.values(), self.janitor]
+        self.bring_jobs: list[Runs] = [*self.promoters.values(), *self.reclaimers.values()]
+        self.bring_jobs += self.janitors.values()
         if orders.schedules:
-            self.bring_jobs.append(Scheduler(app))
+            self.bring_jobs += schedulers(app)
         if orders.burst:
             self.bring_jobs.append(Burst(broker, list(self.lanes.values()), self.slots, orders.stop))
         self.bring_jobs += self.listeners

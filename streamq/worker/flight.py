@@ -43,30 +43,32 @@ class Flight:
     async def turn(self) -> None:
         """One round trip at most."""
         lane = self._lane
-        load = lane.board()
-        if load is None:
+        boarded = lane.board()
+        if boarded is None:
             return
+        load = boarded
         self._request += 1
         pairs = [(holding.delivery, settlement) for holding, settlement in load.batch]
-        turn: Turn | None = None
-        sent = 0.0
-        heard = load.heard
+        tries, sent = 0, 0.0
 
         async def once() -> Turn:
-            nonlocal sent, heard
-            sent = time.monotonic()
-            told, heard = heard, []  # once: a second time it could be written after these jobs have ended
-            return await self._broker.turn(
-                lane.queue,
-                self._consumer,
-                pairs,
-                load.want,
-                request=self._request,
-                flight=self._number,
-                heard=told,
-            )
+            nonlocal load, tries, sent
+            if tries:
+                load = lane.lift(load)
+            tries, sent = tries + 1, time.monotonic()
+            try:
+                return await self._broker.turn(
+                    lane.queue,
+                    self._consumer,
+                    pairs,
+                    load.want,
+                    request=self._request,
+                    flight=self._number,
+                    heard=load.heard,
+                )
+            except BaseException:
+                lane.ground(load)
+                raise
 
-        try:
-            turn = await persist(once, what=self.name, where=self._broker.connections.address, stopping=lane.gave_up)
-        finally:
-            lane.landed(load, turn, sent)
+        turn = await persist(once, what=self.name, where=self._broker.connections.address, stopping=lane.gave_up)
+        lane.landed(load, turn, sent)

@@ -94,7 +94,6 @@ class Heartbeat:
             self.turn()
         except Exception as error:  # noqa: BLE001 - this thread must live as long as the worker does
             self._failures += 1
-            self._drop_connection()
             if not self._stopping.is_set():
                 where = self._broker.connections.address
                 outage(where).goes_on("heartbeat, leases are not renewed", where, error, self._pause())
@@ -109,17 +108,26 @@ class Heartbeat:
         begun, idle = time.monotonic(), not any(self._held.values())
         if idle and begun < self._silent_until:
             return
-        if self._renewer is None:
-            self._renewer = self._broker.renewer()
+        failures: list[Exception] = []
         for queue, held in self._held.items():
-            now = time.monotonic()
-            holdings = [each for each in snapshot(held) if alive and self._deserves(each, now)]
-            fences = [Fence(d.priority, d.entry.decode(), d.count, d.job_id) for d in (h.delivery for h in holdings)]
-            renewal = self._renewer.renew(queue, self._consumer, fences, self._info(), round(self._lease * 1000))
-            self._apply(holdings, fences, renewal, now)
+            try:
+                self._renew(queue, held, alive)
+            except Exception as error:  # noqa: BLE001 - the next queue may be on a server that is well; raised below
+                failures.append(error)
+        if failures:
+            raise failures[0]
         # After the last job once more: it is still named among those that run here.
         self._silent_until = begun + 0.9 * self._lease if idle else 0.0
         self._expire()
+
+    def _renew(self, queue: str, held: Held, alive: bool) -> None:
+        if self._renewer is None:
+            self._renewer = self._broker.renewer()
+        now = time.monotonic()
+        holdings = [each for each in snapshot(held) if alive and self._deserves(each, now)]
+        fences = [Fence(d.priority, d.entry.decode(), d.count, d.job_id) for d in (h.delivery for h in holdings)]
+        renewal = self._renewer.renew(queue, self._consumer, fences, self._info(), round(self._lease * 1000))
+        self._apply(holdings, fences, renewal, now)
 
     def _apply(self, holdings: list[Holding], fences: list[Fence], renewal: Renewal, sent: float) -> None:
         lost = set(renewal.lost)

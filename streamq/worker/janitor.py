@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
 
 from streamq.broker.broker import Broker
 from streamq.worker.service import Service
@@ -13,24 +12,20 @@ logger = logging.getLogger("streamq.worker")
 
 
 class Janitor(Service):
-    """Every ten leases or so: consumers with nothing in hand, entries of workers that are gone."""
+    """One queue's, every ten leases or so: consumers with nothing in hand, entries of workers that are gone."""
 
-    name = "janitor"
-
-    def __init__(self, broker: Broker, queues: Sequence[str], lease: float) -> None:
+    def __init__(self, broker: Broker, queue: str) -> None:
         super().__init__(broker.connections.address)
+        self.name = f"janitor of {queue}"
         self._broker = broker
-        self._queues = queues
-        self._lease = lease
+        self._queue = queue
+        self._lease = broker.options.lease
         self._first = True
 
     async def turn(self) -> float:
-        """Tidy every queue, but not at the start: a whole fleet would do it at once."""
+        """Tidy, but not at the start: a whole fleet would do it at once."""
         if self._first:
             self._first = False
-        else:
-            for queue in self._queues:
-                gone = await self._broker.tidy(queue)
-                if gone:
-                    logger.info("%s: removed %d dead workers", queue, gone)
+        elif gone := await self._broker.tidy(self._queue):
+            logger.info("%s: removed %d dead workers", self._queue, gone)
         return self._lease * 10 * (0.8 + 0.4 * random.random())

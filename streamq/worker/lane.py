@@ -67,6 +67,7 @@ class Lane:
         self._slots = slots
         self._fill = min(MAX_BATCH, (slots.capacity + 1) // 2)  # half of what runs, so that two turns overlap
         self._flying = 0
+        self._grounded = 0  # turns that failed, and wait for their next try
         self._share = slots.share(queue)
         self._runner = runner
         self._reports = reports
@@ -94,7 +95,7 @@ class Lane:
         if slots.busy and not full:
             return None  # what finishes in small numbers travels together, when another turn is back
         batch = self._take()
-        fetch = not self.closing and (share.hungry or self._prompted or bool(batch))
+        fetch = not (self.closing or self._grounded) and (share.hungry or self._prompted or bool(batch))
         want = slots.reserve(share, self._fill) if fetch else 0
         if not (batch or want or self._heard):
             if slots.listening and not slots.shared:
@@ -110,16 +111,34 @@ class Lane:
         heard, self._heard = self._heard, []
         return Load(batch, [holding.delivery.count for holding, _ in batch], want, heard)
 
-    def landed(self, load: Load, turn: Turn | None, sent: float) -> None:
-        """What Redis answered to a turn that was sent at `sent` (monotonic seconds); None if it was given up."""
+    def ground(self, load: Load) -> None:
+        """A turn failed. While it waits for the next try, its places are for other queues: theirs may be well."""
+        share, slots = self._share, self._slots
+        self._grounded += 1
+        self._flying -= 1
+        slots.flying -= 1
+        slots.settle(share, load.want, 0)
+        share.hungry = False
+        self._prompted = True  # what became of this one is not known
+        if self.on_free is not None:
+            self.on_free()
+
+    def lift(self, load: Load) -> Load:
+        """The next try, with the places there are now."""
+        self._grounded -= 1
+        self._flying += 1
+        self._slots.flying += 1
+        want = 0 if self.closing else self._slots.reserve(self._share, self._fill)
+        return load._replace(want=want, heard=[])  # told once: later it could be written after these jobs' ends
+
+    def landed(self, load: Load, turn: Turn, sent: float) -> None:
+        """What Redis answered to a turn that was sent at `sent` (monotonic seconds)."""
         share, slots = self._share, self._slots
         self._flying -= 1
         slots.flying -= 1
         self.left = sent
-        got = len(turn.deliveries) if turn is not None else 0
+        got = len(turn.deliveries)
         slots.settle(share, load.want, got)
-        if turn is None:
-            return
         if load.want:
             slots.feed(share, got >= load.want)
             self._looked = sent
@@ -140,7 +159,7 @@ class Lane:
     def wake(self) -> None:
         """There is a free slot, or a turn is back."""
         slots, share = self._slots, self._share
-        unwatched = slots.shared and not share.hungry and not self.room.is_set()
+        unwatched = slots.shared and not (share.hungry or self._grounded or self.room.is_set())
         # Nobody listens while all slots are taken: what is known of the queue grows old.
         if unwatched and time.monotonic() - self._looked > STALE and not (self.closing or self.paused):
             slots.feed(share, True)

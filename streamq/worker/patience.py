@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from streamq.broker.connect import Address, describe, is_full, is_transient
+from streamq.broker.connect import Address, describe, is_foreign, is_full, is_transient
 from streamq.broker.retrying import LONGEST, backoff
 from streamq.client.app import Application
 from streamq.errors import BrokerUnavailable
@@ -33,8 +33,9 @@ class Outage:
     def goes_on(self, what: str, where: Address | str, error: BaseException, pause: float) -> None:
         """A try failed, and the next comes in `pause` seconds."""
         now = time.monotonic()
-        level = logging.DEBUG if now < self._silent_until else logging.WARNING
-        if level == logging.WARNING:
+        loud = logging.ERROR if is_foreign(error) else logging.WARNING
+        level = logging.DEBUG if now < self._silent_until else loud
+        if level == loud:
             self._silent_until = now + self._silence
             self._silence = min(self._silence * 2, LONGEST)
         self._failing = True
@@ -59,6 +60,11 @@ class GaveUp(Exception):
     """The worker stopped while it was trying."""
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether to go on trying: also with a full server, and with a foreign key that somebody has to delete."""
+    return is_transient(error) or is_full(error) or is_foreign(error)
+
+
 async def persist(call: Callable[[], Awaitable[T]], *, what: str, where: Address | str, stopping: asyncio.Event) -> T:
     """Call until Redis answers; the log tells of tries that failed. Errors that do not pass are raised.
 
@@ -69,7 +75,7 @@ async def persist(call: Callable[[], Awaitable[T]], *, what: str, where: Address
         try:
             result = await call()
         except Exception as error:
-            if not (is_transient(error) or is_full(error)):
+            if not may_pass(error):
                 raise
             failed = True
             outage(where).goes_on(what, where, error, pause)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from streamq.client.app import Application
@@ -29,21 +30,20 @@ def occurrence_id(name: str, occurrence: int) -> str:
 
 
 class Scheduler(Service):
-    """All schedules of the application, in a heap by their next occurrence (epoch ms of the server)."""
+    """The named schedules, or all, in a heap by their next occurrence (epoch ms of the server)."""
 
     name = "scheduler"
 
-    def __init__(self, app: Application[Any]) -> None:
+    def __init__(self, app: Application[Any], names: Iterable[str] | None = None) -> None:
         super().__init__(app.broker.connections.address)
         self._app = app
         self._broker = app.broker
+        self._names = list(app.timetable if names is None else names)
         self._next: list[tuple[int, str]] = []
         self._started = False
 
     async def turn(self) -> float:
         """Offer what is due; seconds until the next."""
-        if not self._app.timetable:
-            return 3600.0
         if not self._started:
             await self._start()
             self._started = True
@@ -60,15 +60,13 @@ class Scheduler(Service):
     async def _start(self) -> None:
         """Begin where somebody, perhaps an earlier run, left off."""
         last: dict[str, int] = {}
-        by_queue: dict[str, list[str]] = {}
-        for name, scheduled in self._app.timetable.items():
-            by_queue.setdefault(self._app.build(scheduled.signature())[0], []).append(name)
-        for queue, names in by_queue.items():
+        for queue, names in _by_queue(self._app, self._names).items():
             for first in range(0, len(names), 1_000):
                 last |= await self._broker.last_fired(queue, names[first : first + 1_000])
         now = self._broker.clock.now_ms()
         self._next = []
-        for name, scheduled in self._app.timetable.items():
+        for name in self._names:
+            scheduled = self._app.timetable[name]
             since = now if scheduled.catch_up == "skip" else min(last[name], now)
             self._next.append((scheduled.schedule.after(since), name))
         heapq.heapify(self._next)
@@ -100,3 +98,15 @@ class Scheduler(Service):
         queue, job = self._app.build(scheduled.signature(), occurrence_id(scheduled.name, occurrence))
         if await self._broker.fire(queue, scheduled.name, occurrence, job):
             logger.debug("%s: fired %s", scheduled.name, job.job_id)
+
+
+def schedulers(app: Application[Any]) -> list[Scheduler]:
+    """One for each queue that schedules enqueue into: while the server of one is away, the others go on."""
+    return [Scheduler(app, names) for names in _by_queue(app, app.timetable).values()]
+
+
+def _by_queue(app: Application[Any], names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(app.build(app.timetable[name].signature())[0], []).append(name)
+    return found

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Final
 
-from streamq.broker.connect import describe, is_transient
+from streamq.broker.connect import describe
 from streamq.client.app import Application
 from streamq.client.hooks import Event
 from streamq.core.clock import Duration, seconds
@@ -20,7 +20,7 @@ from streamq.worker.alive import alive, causes
 from streamq.worker.crew import Crew
 from streamq.worker.held import Cause, Holding
 from streamq.worker.identity import worker_id
-from streamq.worker.patience import GaveUp, opened, persist
+from streamq.worker.patience import GaveUp, may_pass, opened
 from streamq.worker.signals import handled
 
 logger = logging.getLogger("streamq.worker")
@@ -130,14 +130,8 @@ class Worker:
 
     async def _run(self) -> None:
         await self._open()
-        broker = self.app.broker
         for queue in self.weights:
-            await persist(
-                lambda queue=queue: broker.prepare(queue),  # type: ignore[misc]
-                what=f"worker {self.name}",
-                where=broker.connections.address,
-                stopping=self._stopping,
-            )
+            await self._prepare(queue)
         async with self.app.lifespan_context() as state:
             crew = self.crew = Crew(self, state)
             try:
@@ -155,6 +149,16 @@ class Worker:
             if not self._stuck:
                 await self._leave()
         self._tell("worker.stopped")
+
+    async def _prepare(self, queue: str) -> None:
+        """What cannot be done now the queue's listener does later: the other queues need not wait for this one."""
+        try:
+            await self.app.broker.prepare(queue)
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            address = self.app.broker.connections.address
+            logger.warning("worker %s: queue %s: %s", self.name, queue, describe(error, address))
 
     def _begin(self) -> None:
         self._started.set()
@@ -203,7 +207,7 @@ class Worker:
             try:
                 await self.app.broker.leave(queue, self.name)
             except Exception as error:
-                if not is_transient(error):
+                if not may_pass(error):
                     raise
                 logger.warning(
                     "worker %s: %s; a janitor will tidy up after it",

@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 from streamq import current
-from streamq.cli.demo.ledger import ACKED, END, INTENT, START, Entry, Ledger, Reader
-
-ABORT: Final = "ABORT"  # an attempt was cancelled, or raised
-COMMIT: Final = "COMMIT"  # a worker was told that its outcome counts
-FAULT: Final = "FAULT"  # kind-pid, as "kill-4711"
+from streamq.cli.trial.ledger import ABORT, ACKED, COMMIT, END, FAULT, INTENT, START, Entry, Ledger, Reader
 
 __all__ = [
     "ABORT",

@@ -251,7 +251,7 @@ async def test_a_worker_that_crashes_leaves_nothing_behind(app: MakeApp, ledger:
         await until(lambda: len(noted(ledger)) == 1)
         assert await (await square.enqueue(2)).result(timeout=20) == 4
         assert len(children()) == 2
-        janitor = crew_of(worker).janitor
+        janitor = next(iter(crew_of(worker).janitors.values()))
         janitor.turn = fail  # type: ignore[method-assign]
         janitor.wake()
         with pytest.raises(RuntimeError, match="a service failed"):

@@ -195,7 +195,8 @@ async def test_a_service_that_crashes_is_raised_and_its_jobs_end(app: MakeApp) -
                     return 1 / 0
 
                 assert worker.crew is not None
-                worker.crew.janitor.turn = crash  # type: ignore[method-assign]
-                worker.crew.janitor.wake()
+                (janitor,) = worker.crew.janitors.values()
+                janitor.turn = crash  # type: ignore[method-assign]
+                janitor.wake()
                 await asyncio.wait_for(ended.wait(), 5)
         await job.cancel()

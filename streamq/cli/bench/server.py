@@ -8,11 +8,12 @@ import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from streamq.broker.address import Address
+from streamq.broker.inspector import Inspector
 from streamq.broker.keys import queues
 from streamq.cli.bench.figures import Surroundings
 from streamq.cli.bench.tasks import app
@@ -154,8 +155,8 @@ async def sweep() -> None:
     pattern = f"sq:{{{app.options.namespace}*"
     try:
         await app.link.drain()  # what a cancelled call has sent
-        for node in app.broker.servers():
-            await _sweep(node, pattern)
+        async for names in Inspector(app.broker).keys():
+            await app.broker.command("UNLINK", *names)
     except BrokerError as error:
         screen = Screen(
             "the keys of this benchmark could not be deleted",
@@ -164,14 +165,3 @@ async def sweep() -> None:
             f"{command} --scan --pattern '{pattern}' | xargs {command} unlink",
         )
         raise Stopped(screen, Exit.UNREACHABLE) from error
-
-
-async def _sweep(node: Address, pattern: str) -> None:
-    cursor = b"0"
-    while True:
-        reply = await app.broker.command("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH, node=node)
-        cursor, names = cast("tuple[bytes, list[bytes]]", reply)
-        for _, some in groupby(sorted(names), key=lambda name: name.partition(b"}")[0]):  # of one slot
-            await app.broker.command("UNLINK", *some)
-        if cursor == b"0":
-            return

@@ -21,7 +21,7 @@ from streamq.cli.project import forget
 if TYPE_CHECKING:
     from streamq.broker.embedded import EmbeddedServer
     from streamq.cli.demo.run import Run
-    from streamq.cli.demo.verdict import Verdict
+    from streamq.cli.demo.tally import Tally
 
 COLLECT_WITHIN: Final = 10.0  # seconds
 
@@ -42,31 +42,31 @@ def demo(jobs: int, seconds: float, as_json: bool) -> int:
 
     forget()
     with _folder() as folder, _server() as server:
-        verdict = _played(folder, server, jobs, seconds)
-        click.echo(as_object(verdict) if as_json else summary(verdict, colour=sys.stdout.isatty()))
-        if not verdict.ok:
+        found = _played(folder, server, jobs, seconds)
+        click.echo(as_object(found) if as_json else summary(found, colour=sys.stdout.isatty()))
+        if not found.ok:
             kept = tempfile.mkdtemp(prefix="streamq-demo-evidence-")
             shutil.copytree(folder, kept, dirs_exist_ok=True)
             click.echo(f"The books and the workers' logs are kept in {kept}", err=True)
-    return Exit.OK if verdict.ok else Exit.FAILED
+    return Exit.OK if found.ok else Exit.FAILED
 
 
-def _played(folder: Path, server: EmbeddedServer, jobs: int, seconds: float) -> Verdict:
+def _played(folder: Path, server: EmbeddedServer, jobs: int, seconds: float) -> Tally:
     import uvloop
 
-    from streamq.cli.demo.crew import crew
-    from streamq.cli.demo.ledger import Ledger, Reader
     from streamq.cli.demo.load import PROBES, load
-    from streamq.cli.demo.run import Run
-    from streamq.cli.demo.screen import Display, Phase, View
+    from streamq.cli.demo.run import Run, worker
     from streamq.cli.demo.tasks import LEASE, application
+    from streamq.cli.trial.crew import crew, environment
+    from streamq.cli.trial.ledger import Ledger, Reader
+    from streamq.cli.trial.screen import Display, Phase, View
 
     work = load(jobs)
     distinct = len({key for key, _ in work.mixed})
     phases = [Phase("burst", len(work.burst)), Phase("mixture", distinct), Phase("single", min(PROBES, jobs))]
     view = View(f"embedded server, 2 workers, lease {LEASE}", phases)
     app = application(server.url)
-    with crew(server.url, folder) as hands:
+    with crew(worker, environment(folder, STREAMQ_URL=server.url), folder) as hands:
         run = Run(app, hands, Ledger(folder), Reader(folder), Display(view), work)
         try:
             return uvloop.run(_judged(run, seconds))
@@ -76,8 +76,8 @@ def _played(folder: Path, server: EmbeddedServer, jobs: int, seconds: float) -> 
             run.book.close()
 
 
-async def _judged(run: Run, seconds: float) -> Verdict:
-    from streamq.cli.demo.verdict import judge
+async def _judged(run: Run, seconds: float) -> Tally:
+    from streamq.cli.demo.tally import tally
 
     this = asyncio.current_task()
     assert this is not None
@@ -95,7 +95,7 @@ async def _judged(run: Run, seconds: float) -> Verdict:
                 await run.collect()
     finally:
         run.display.clear()
-    return judge(run.seen)
+    return tally(run.seen)
 
 
 @contextmanager

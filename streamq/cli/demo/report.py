@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from streamq.cli.demo.screen import GREEN, PLAIN, RED
-from streamq.cli.demo.verdict import Verdict
+from streamq.cli.demo.tally import Tally
+from streamq.cli.trial.screen import GREEN, PLAIN, RED
 
 Row = tuple[str, str, str]
 
 
-def summary(found: Verdict, *, colour: bool) -> str:
+def summary(found: Tally, *, colour: bool) -> str:
     """What was promised, and what the books say."""
     rows = [*_counted(found), ("", "", ""), *_measured(found)]
     lines = [f"  {name:<18} {value:>9}   {about}".rstrip() for name, value, about in rows]
@@ -21,7 +21,7 @@ def summary(found: Verdict, *, colour: bool) -> str:
     return "\n".join(["", *lines, "", *kept, *complaints, "", end, ""])
 
 
-def _counted(found: Verdict) -> list[Row]:
+def _counted(found: Tally) -> list[Row]:
     again = f"; {found.ran_again} of them ran twice" if found.ran_again else ""
     return [
         ("enqueued", f"{found.enqueued:,}", f"calls acknowledged by Redis, {found.delayed:,} of them delayed"),
@@ -34,7 +34,7 @@ def _counted(found: Verdict) -> list[Row]:
     ]
 
 
-def _measured(found: Verdict) -> list[Row]:
+def _measured(found: Tally) -> list[Row]:
     rows = [("throughput", f"{found.throughput:,.0f}/s", "of the burst: first enqueue to last job's end")]
     if found.latency is not None:
         about = f"p99 {found.latency.p99:.1f} ms, from enqueue() to the task, workers idle"
@@ -42,10 +42,10 @@ def _measured(found: Verdict) -> list[Row]:
     return [*rows, ("took", f"{found.seconds:.1f} s", "in all")]
 
 
-def _kept(found: Verdict) -> list[tuple[str, int, str]]:
+def _kept(found: Tally) -> list[tuple[str, int, str]]:
     return [
-        ("lost", found.lost, "acknowledged, and without a recorded end"),
-        ("completed twice", found.completed_twice, "ended more often than kills explain, by the workers' own books"),
+        ("lost", found.lost, "acknowledged, and neither recorded nor in Redis"),
+        ("completed twice", found.completed_twice, "recorded more than once"),
     ]
 
 
@@ -58,6 +58,6 @@ def _paint(text: str, paint: str, colour: bool) -> str:
     return f"{paint}{text}{PLAIN}" if colour else text
 
 
-def as_object(found: Verdict) -> str:
-    """The verdict as one JSON object."""
+def as_object(found: Tally) -> str:
+    """The numbers as one JSON object."""
     return msgspec.json.encode({"ok": found.ok, **msgspec.to_builtins(found)}).decode()

@@ -9,20 +9,29 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streamq.cli.demo import tasks
-from streamq.cli.demo.crew import Crew, Hand
-from streamq.cli.demo.ledger import ACKED, END, FAIL, INTENT, START, Entry, Ledger, Reader
 from streamq.cli.demo.load import Load, probes
-from streamq.cli.demo.screen import Display, Phase, View
-from streamq.cli.demo.verdict import Ending, Evidence, kind, unfinished
+from streamq.cli.demo.tally import Seen, kind, unfinished
+from streamq.cli.exits import Exit, Screen, Stopped
+from streamq.cli.trial import evidence
+from streamq.cli.trial.crew import Crew, Hand, worker_command
+from streamq.cli.trial.ledger import ACKED, END, FAIL, FAULT, INTENT, START, Entry, Ledger, Reader
+from streamq.cli.trial.screen import Display, Phase, View
 from streamq.client.handle import Job
 from streamq.client.partial import Signature
-from streamq.errors import JobNotFound
 from streamq.worker.app import StreamQ
 
 LOOK: Final = 0.02  # seconds between two looks into the books
+CONCURRENCY: Final = 40
+STOP_WITHIN: Final = 8.0  # seconds
 BATCH: Final = 500
 
 Calls = Sequence[tuple[str, Signature[Any]]]
+
+
+def worker(number: int) -> list[str]:
+    """The command line of the n-th worker."""
+    named = ("-c", str(CONCURRENCY), "-l", "warning", "--name", f"worker-{number}")
+    return worker_command("streamq.cli.demo.tasks:app", "-Q", tasks.QUEUE, *named)
 
 
 @dataclass(slots=True)
@@ -35,7 +44,7 @@ class Run:
     reader: Reader
     display: Display
     load: Load
-    seen: Evidence = field(default_factory=Evidence)
+    seen: Seen = field(default_factory=Seen)
     runs: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     ended: set[str] = field(default_factory=set[str])
     jobs: dict[str, Job[Any]] = field(default_factory=dict[str, Job[Any]])
@@ -57,7 +66,10 @@ class Run:
         await self._mixture(self.view.phases[1])
         await self._probes(self.view.phases[2])
         self.view.news = "the workers are told to stop"
-        await self.crew.stop()
+        stubborn = await self.crew.stop(STOP_WITHIN)
+        self.crew.check()
+        for hand in stubborn:
+            raise Stopped(Screen(f"worker {hand.number} did not end at SIGTERM", str(hand.log)), Exit.FAILED)
 
     async def _staffed(self, count: int, news: str) -> None:
         self.view.news = news
@@ -80,7 +92,9 @@ class Run:
             await self._until(lambda: phase.done * 5 >= phase.total * 2 and bool(self._busiest()[1]))
             victim, held = self._busiest()
             self.seen.killed.add(victim.pid)
-            self.crew.kill(victim, held)
+            victim.held = held
+            victim.kill()
+            self.book.note(FAULT, f"kill-{victim.pid}")
             self.view.news = f"kill -9 {victim.pid}: {held} jobs die with worker {victim.number}; its leases run out"
             self.display.show(now=True)
             self.crew.start()
@@ -115,7 +129,7 @@ class Run:
 
     def _of(self, calls: Calls) -> list[Job[Any]]:
         keys = {key for key, _ in calls}
-        ids = [each.job_id for each in self.seen.entries if each.event == ACKED and each.key in keys]
+        ids = [each.job_id for each in self.seen.evidence.entries if each.event == ACKED and each.key in keys]
         return [self.jobs[job_id] for job_id in dict.fromkeys(ids)]
 
     async def _end_of(self, job: Job[Any]) -> None:
@@ -142,7 +156,7 @@ class Run:
         if workers:
             self.crew.check()
         for entry in self.reader.news():
-            self.seen.entries.append(entry)
+            self.seen.evidence.entries.append(entry)
             if entry.event in (START, FAIL, END):
                 self.runs[entry.job_id].append(entry)
             self._counted(entry)
@@ -173,16 +187,11 @@ class Run:
     # ---- the evidence --------------------------------------------------------------------------------
 
     async def collect(self) -> None:
-        """What Redis has recorded of every acknowledged job."""
+        """What Redis has recorded of every job."""
         self.view.news = "the books are compared with the records in Redis"
         self._look(workers=False)
-        for job_id, job in self.jobs.items():
-            try:
-                info = await job.info()
-            except JobNotFound:
-                continue
-            self.seen.endings[job_id] = Ending(info.state, info.retries)
-            self.display.show()
+        entries = sorted(self.seen.evidence.entries, key=lambda entry: entry.at)
+        self.seen.evidence = await evidence.collect(self.app.broker, tasks.QUEUE, entries)
         letters = await self.app.dead_letters(tasks.QUEUE).list(limit=len(self.jobs) + 1)
         self.seen.dead = {letter.job_id for letter in letters}
         self.seen.delays = self.load.delays

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
-from streamq.cli.demo.ledger import END, FAIL, START, Ledger
+from streamq.cli.trial.ledger import END, FAIL, START
+from streamq.cli.trial.witness import go_with_parent, ledger
 from streamq.client.context import Context
 from streamq.client.router import Router
 from streamq.worker.app import StreamQ
 
-FOLDER: Final = "STREAMQ_DEMO_LEDGER"
-PARENT: Final = "STREAMQ_DEMO_PARENT"
 QUEUE: Final = "demo"
+EVENTS: Final = 10_000_000  # the judge needs all of them
 LEASE: Final = "2s"  # short, so that one sees the jobs of a killed worker come back
 
 router = Router()
@@ -28,12 +24,6 @@ class Wobble(Exception):
 
 class Doom(Exception):
     """The failure of a job that is meant to fail for good."""
-
-
-@cache
-def ledger() -> Ledger:
-    """This worker's book."""
-    return Ledger(Path(os.environ[FOLDER]))
 
 
 @router.task(name="demo.fast", queue=QUEUE)
@@ -83,16 +73,10 @@ async def tick(ctx: Context[Any]) -> None:
 
 def application(url: str | None = None) -> StreamQ[Any]:
     """The application, for a worker (STREAMQ_URL) and for the one that enqueues."""
-    made: StreamQ[Any] = StreamQ(url, namespace="demo", lease=LEASE, grace="5s")
+    made: StreamQ[Any] = StreamQ(url, namespace="demo", lease=LEASE, grace="5s", events=EVENTS)
     made.include(router)
     return made
 
 
-def _die_with_parent() -> None:
-    os.read(0, 1)  # returns when the other end of the pipe is closed, however the parent ended
-    os._exit(1)
-
-
 app = application()
-if os.environ.get(PARENT):
-    threading.Thread(target=_die_with_parent, name="demo-parent", daemon=True).start()
+go_with_parent()

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a screen that redraws itself on a terminal, plain lines elsewhere."""
+"""What a trial shows while it runs: a screen that redraws itself on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ PLAIN: Final = "\x1b[0m"
 
 @dataclass(slots=True)
 class Phase:
-    """One bar."""
+    """One bar. `left` stands beside it, if it is not the count."""
 
     name: str
     total: int
     done: int = 0
+    left: str = ""
+
+    @property
+    def told(self) -> str:
+        """What stands beside it."""
+        return self.left or f"{self.done:>6,} of {self.total:,}"
 
 
 @dataclass(slots=True)
@@ -33,6 +39,7 @@ class View:
 
     title: str
     phases: list[Phase]
+    command: str = "streamq demo"
     workers: list[str] = field(default_factory=list[str])
     counts: dict[str, int] = field(default_factory=dict[str, int])
     news: str = ""
@@ -40,7 +47,7 @@ class View:
 
     @property
     def seconds(self) -> float:
-        """Since the demo began."""
+        """Since the trial began."""
         return time.monotonic() - self.started
 
 
@@ -66,6 +73,15 @@ class Display:
             self._out.write(plain_line(self.view) + "\n")
         self._out.flush()
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.clear()
+        self._lines = 0
+        self._out.write(f"{text}\n")
+        if self._live:
+            self._redraw(picture(self.view))
+        self._out.flush()
+
     def clear(self) -> None:
         """Take the picture off the terminal."""
         if self._live and self._lines:
@@ -80,11 +96,11 @@ class Display:
 
 def picture(view: View) -> list[str]:
     """The screen of a terminal, line by line; none is longer than 80 columns."""
-    lines = ["", f"  {BOLD}streamq demo{PLAIN}  {DIM}{view.title}{PLAIN}  {view.seconds:.1f} s", ""]
+    lines = ["", f"  {BOLD}{view.command}{PLAIN}  {DIM}{view.title}{PLAIN}  {view.seconds:.1f} s", ""]
     for phase in view.phases:
         full = WIDTH * phase.done // max(1, phase.total)
         bar = f"{GREEN}{'█' * full}{PLAIN}{DIM}{'░' * (WIDTH - full)}{PLAIN}"
-        lines.append(f"  {phase.name:<9}{bar} {phase.done:>6,} of {phase.total:,}")
+        lines.append(f"  {phase.name:<9}{bar} {phase.told}")
     lines += ["", *(f"  {worker}" for worker in view.workers), ""]
     lines.append("  " + " · ".join(f"{name} {count:,}" for name, count in view.counts.items()))
     lines += [f"  {YELLOW}{view.news}{PLAIN}" if view.news else "", ""]
@@ -93,6 +109,6 @@ def picture(view: View) -> list[str]:
 
 def plain_line(view: View) -> str:
     """The same in one line."""
-    phases = ", ".join(f"{each.name} {each.done:,}/{each.total:,}" for each in view.phases)
+    phases = ", ".join(f"{each.name} {each.left or f'{each.done:,}/{each.total:,}'}" for each in view.phases)
     counts = ", ".join(f"{name} {count:,}" for name, count in view.counts.items() if count)
     return f"{view.seconds:5.1f} s  {phases}" + (f"; {counts}" if counts else "")

@@ -1,4 +1,4 @@
-"""What the demo's books and Redis say when they are laid side by side."""
+"""The demo in numbers: what the trial's judge found, and what a demo shows beside it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,18 @@ from typing import Final
 
 import msgspec
 
-from streamq.cli.demo.ledger import ACKED, END, FAIL, INTENT, START, Entry
+from streamq.cli.trial.judge import MEANING, Evidence, judge, some
+from streamq.cli.trial.ledger import ACKED, END, FAIL, INTENT, START, Entry
 from streamq.core.job import State
 
 EARLY: Final = 2_000_000  # ns; the server counts in whole milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What Redis recorded of one finished job."""
-
-    state: State
-    retries: int = 0
-
-
 @dataclass(slots=True)
-class Evidence:
+class Seen:
     """Everything that was seen. `delays` are the ns that a job had to wait; `dead` the ids of the dead letters."""
 
-    entries: list[Entry] = field(default_factory=list[Entry])
-    endings: dict[str, Ending] = field(default_factory=dict[str, Ending])
+    evidence: Evidence = field(default_factory=Evidence)
     killed: set[int] = field(default_factory=set[int])
     delays: Mapping[str, int] = field(default_factory=dict[str, int])
     dead: set[str] = field(default_factory=set[str])
@@ -44,7 +36,7 @@ class Latency(msgspec.Struct):
     p99: float
 
 
-class Verdict(msgspec.Struct):
+class Tally(msgspec.Struct):
     """The numbers, and which promises were broken.
 
     `enqueued - deduplicated == done + failed_as_intended` if nothing was broken. `recovered` are the jobs that
@@ -101,58 +93,51 @@ class _Books:
         return [run.at for run in runs if run.event == event]
 
 
-def judge(seen: Evidence) -> Verdict:
-    """Compare the books with the records. Pure: a doctored ledger is judged like a true one."""
-    books = _Books(seen.entries)
-    found = Verdict(seconds=round(seen.seconds, 2))
+def tally(seen: Seen) -> Tally:
+    """Judge, and count. Pure: a doctored ledger is judged like a true one."""
+    books = _Books(seen.evidence.entries)
+    seen.evidence.others = {job_id for job_id, runs in books.runs.items() if kind(runs[0].key) == "cron"}
+    verdict = judge(seen.evidence)
+    found = Tally(seconds=round(seen.seconds, 2))
     if not seen.complete:
         found.broken.append("the run did not end in time")
     _count(found, books, seen)
-    _runs(found, books, seen)
+    found.lost = len(verdict.lost)
+    found.completed_twice = len(verdict.twice)
+    broken = verdict.broken()
+    found.broken.extend(f"{len(names)} {MEANING[name]}: {some(names)}" for name, names in broken.items())
     _promises(found, books, seen)
     found.throughput = round(_throughput(books), 1)
     found.latency = _latency(books)
     return found
 
 
-def _count(found: Verdict, books: _Books, seen: Evidence) -> None:
+def _count(found: Tally, books: _Books, seen: Seen) -> None:
+    states = seen.evidence.states
     found.enqueued = sum(len(ids) for ids in books.ids.values())
     found.deduplicated = sum(len(ids) - len(set(ids)) for ids in books.ids.values())
-    found.retried = sum(seen.endings[job_id].retries for job_id in books.key if job_id in seen.endings)
-    found.cron_fired = len({job_id for job_id, runs in books.runs.items() if kind(runs[0].key) == "cron"})
+    found.retried = sum(seen.evidence.retries[job_id] for job_id in books.key)
+    found.cron_fired = len(seen.evidence.others)
     found.delayed = sum(kind(key) == "delayed" for key in books.ids)
     surprises: list[str] = []
     for job_id, key in books.key.items():
-        ending = seen.endings.get(job_id)
-        if ending is None or not ending.state.final:
-            found.lost += 1
-        elif ending.state is State.SUCCESS and kind(key) != "doomed":
+        state = states.get(job_id)
+        if state is None or not state.final:
+            continue
+        if state is State.SUCCESS and kind(key) != "doomed":
             found.done += 1
-        elif ending.state is State.FAILURE and kind(key) == "doomed":
+        elif state is State.FAILURE and kind(key) == "doomed":
             found.failed_as_intended += 1
         else:
-            surprises.append(f"{key} {ending.state}")
-    if found.lost:
-        found.broken.append(f"{found.lost} acknowledged jobs have no recorded end")
+            surprises.append(f"{key} {state}")
     if surprises:
-        found.broken.append(f"{len(surprises)} jobs ended otherwise than intended: {_some(surprises)}")
-
-
-def _runs(found: Verdict, books: _Books, seen: Evidence) -> None:
-    """Runs of one job: a second one needs a kill, a failure, or a broken promise."""
-    twice: list[str] = []
+        found.broken.append(f"{len(surprises)} jobs ended otherwise than intended: {some(surprises)}")
     for runs in books.runs.values():
         ended_by = [each.pid for each in runs if each.event == END]
-        survivors = [pid for pid in ended_by if pid not in seen.killed]
-        if len(survivors) > 1 or len(ended_by) - len(survivors) > 1:
-            twice.append(runs[0].key)
-        cut_off = any(open_pid in seen.killed for open_pid in unfinished(runs))
-        again = len(ended_by) == 2 and len(survivors) == 1
+        cut_off = any(pid in seen.killed for pid in unfinished(runs))
+        again = len(ended_by) == 2 and len(seen.killed.intersection(ended_by)) == 1
         found.ran_again += again
         found.recovered += (cut_off or again) and any(each.pid not in seen.killed for each in runs)
-    found.completed_twice = len(twice)
-    if twice:
-        found.broken.append(f"{len(twice)} jobs were completed twice without a kill: {_some(twice)}")
 
 
 def unfinished(runs: Iterable[Entry]) -> list[int]:
@@ -163,24 +148,23 @@ def unfinished(runs: Iterable[Entry]) -> list[int]:
     return [pid for (pid, _), count in begun.items() if count > 0]
 
 
-def _promises(found: Verdict, books: _Books, seen: Evidence) -> None:
+def _promises(found: Tally, books: _Books, seen: Seen) -> None:
+    """Those that a demo alone can judge: it knows what its jobs were meant to do."""
     ended = {job_id for job_id, runs in books.runs.items() if any(each.event == END for each in runs)}
     failed = {job_id for job_id, runs in books.runs.items() if any(each.event == FAIL for each in runs)}
     needed = {State.SUCCESS: ended, State.FAILURE: failed}
-    recorded = {job_id: needed[each.state] for job_id, each in seen.endings.items() if each.state in needed}
+    recorded = {job_id: needed[state] for job_id, state in seen.evidence.states.items() if state in needed}
     phantoms = [books.key[job_id] for job_id, ran in recorded.items() if job_id in books.key and job_id not in ran]
     doomed = {job_id for job_id, key in books.key.items() if kind(key) == "doomed"}
     complaints = {
         "calls of enqueue were never acknowledged": [key for key in books.intents if key not in books.ids],
         "jobs have a recorded end, but never ran": phantoms,
-        "idempotency keys gave two jobs": [key for key, ids in books.ids.items() if len(set(ids)) > 1],
         "delayed jobs began too early": _early(books, seen.delays),
         "jobs that failed for good are no dead letters": sorted(books.key[each] for each in doomed - seen.dead),
         "dead letters are of jobs that did not fail": sorted(seen.dead - doomed),
     }
-    if not seen.complete:
-        return
-    found.broken.extend(f"{len(keys)} {what}: {_some(keys)}" for what, keys in complaints.items() if keys)
+    if seen.complete:
+        found.broken.extend(f"{len(keys)} {what}: {some(keys)}" for what, keys in complaints.items() if keys)
 
 
 def _early(books: _Books, delays: Mapping[str, int]) -> list[str]:
@@ -216,7 +200,3 @@ def _latency(books: _Books) -> Latency | None:
 
 def _at(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))]
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")

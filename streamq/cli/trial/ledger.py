@@ -1,4 +1,4 @@
-"""The demo's own books, kept outside of the system that they check: files, one line an event, nothing buffered."""
+"""Books of our own, kept outside of the system that they check: a file a process, a line an event, nothing buffered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ INTENT: Final = "INTENT"  # the parent is about to enqueue
 ACKED: Final = "ACKED"  # enqueue() returned
 START: Final = "START"  # a worker begins an attempt
 FAIL: Final = "FAIL"  # the attempt is about to raise, as it should
+ABORT: Final = "ABORT"  # the attempt was cancelled, or raised what it should not
 END: Final = "END"  # the attempt is about to return
+COMMIT: Final = "COMMIT"  # a worker was told that its outcome counts
+UP: Final = "UP"  # a worker takes jobs from now on
+FAULT: Final = "FAULT"  # what was done to which process, as "kill-4711"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,12 @@ class Ledger:
         """Close the file."""
         os.close(self._file)
 
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 class Reader:
     """Reads what was added to all ledgers of a folder since the last look."""
@@ -73,6 +83,12 @@ class Reader:
             pid = int(path.stem)
             for line in text[:whole].decode().splitlines():
                 yield parsed(line, pid)
+
+    def forget(self) -> None:
+        """Empty what was read, so that a long trial fills no disk. Nobody writes meanwhile."""
+        for path in self._read:
+            os.truncate(path, 0)
+        self._read.clear()
 
 
 def parsed(line: str, pid: int) -> Entry:

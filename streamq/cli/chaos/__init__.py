@@ -1,0 +1,1 @@
+"""`streamq chaos`: faults on purpose, and the proof of what came of them."""
