@@ -80,16 +80,8 @@ async def suitable(line: Line) -> ServerFacts:
     seconds, micros = _pair(await line.call("TIME"))
     received = time.monotonic()
     now = seconds * 1000 + micros // 1000
-    return ServerFacts(
-        facts.get("run_id", ""),
-        version,
-        "waitaof" in (commands or ()),
-        now,
-        sent,
-        received,
-        up,
-        sharded=int(cluster.get("cluster_size", "0")) > 1,
-    )
+    sharded, waitaof = int(cluster.get("cluster_size", "0")) > 1, "waitaof" in (commands or ())
+    return ServerFacts(facts.get("run_id", ""), version, waitaof, now, sent, received, up, sharded)
 
 
 async def _commands(line: Line) -> set[str] | None:

@@ -80,7 +80,12 @@ class Topology(ABC):
 
     def wait(self, within: float) -> None:
         """Wait until nothing is missing."""
-        until(lambda: not self.missing(), within, self.missing)
+        until(lambda: not (self.missing() or self._behind()), within, lambda: self.missing() or self._behind())
+
+    def _behind(self) -> str:
+        """A replica that has not loaded yet what it was sent, though its master counts it as online."""
+        found = [(node, node.call("INFO", "replication")) for node in self.nodes if node.running]
+        return ", ".join(f"{node} follows" for node, said in found if said.get("master_link_status", "up") != "up")
 
     def settle(self, within: float = READY_WITHIN) -> None:
         """Continue who was stopped, start who was killed, and wait until nothing is missing.
