@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from redis import exceptions as refused
-from redis.sentinel import MasterNotFoundError
 
 from streamq.broker.address import EXAMPLES, Address
 
@@ -27,7 +26,15 @@ _PERMANENT = (refused.AuthenticationError, refused.AuthorizationError)
 
 
 class NobodyAnswers(refused.ConnectionError):
-    """None of the servers that are known of a cluster says where the others are."""
+    """Of those who know where the servers are: the Sentinels, or some servers of a cluster."""
+
+
+class Unwatched(refused.ConnectionError):
+    """The Sentinels answer, and know no master of this name."""
+
+
+class SentinelsRefuse(refused.AuthenticationError):
+    """Not the servers, which have passwords of their own."""
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -94,12 +101,14 @@ class Diagnosis(NamedTuple):
 # Inside a script Valkey says the one, Redis 7.0 the other, and neither with NOPERM.
 _FORBIDDEN: Final = ("has no permissions", "can't run this command")
 _START: Final = "redis-server    starts one; streamq demo runs without a server of your own"
+_ONE: Final = "redis://user:password@host:6379/0"  # shown as it is written for several, where there are several
+_TLS: Final = "rediss://host:6379/0"
 _UNSEEN: Final = "which no process list shows"
 _LOGIN: Final = Diagnosis(
     "log in to",
     "user name or password is missing or wrong",
     "Give them as scheme://user:password@host",
-    f"export STREAMQ_URL=redis://user:password@host:6379/0    {_UNSEEN}",
+    f"export STREAMQ_URL={_ONE}    {_UNSEEN}",
 )
 _SLOW_START: Final = "redis-cli PING    from this machine, to see whether it answers at all"
 
@@ -109,49 +118,38 @@ def diagnose(exc: BaseException, address: Address) -> Diagnosis:
     text = _said(exc, address).lower()
     for fits, diagnosis in _TABLE:
         if fits(exc, text, address):
-            if diagnosis is _LOGIN and address.hosts:
-                return diagnosis._replace(fix=f"export STREAMQ_URL={EXAMPLES[address.scheme]}    {_UNSEEN}")
+            if address.hosts:
+                fix = diagnosis.fix.replace(_ONE, EXAMPLES[address.scheme]).replace(_TLS, EXAMPLES[address.scheme])
+                return diagnosis._replace(fix=fix)
             return diagnosis
     return Diagnosis("use", "the server refused", "It may be no Redis, or forbid the command", _SLOW_START)
 
 
+_AS_SAID: Final = "and do they speak TLS if the URL says rediss, and only then"
 _SENTINELS: Final = Diagnosis(
     "find the master of",
     "no Sentinel answered",
-    "Do they run there, and is it their port (26379), not the master's?",
+    f"Do they run there, is it their port (26379) and not the master's, {_AS_SAID}?",
     "redis-cli -h HOST -p 26379 PING",
 )
 _UNWATCHED: Final = Diagnosis(
     "find the master of",
-    "the Sentinels know no master of this name that is up",
-    "Is the name after the hosts that of sentinel.conf (sentinel monitor NAME ...)? A failover takes a few seconds",
+    "the Sentinels know no master of this name",
+    "Is the name after the hosts that of sentinel.conf (sentinel monitor NAME ...)?",
     "redis-cli -h HOST -p 26379 SENTINEL MASTERS    names them",
 )
 _SENTINELS_LOGIN: Final = Diagnosis(
     "log in to the Sentinels of",
     "their user name or password is missing or wrong",
     "They have their own, apart from those of the servers: ?sentinel_username=...&sentinel_password=...",
-    f"export STREAMQ_URL='{EXAMPLES['redis+sentinel']}?sentinel_password=...'    {_UNSEEN}",
+    f"export STREAMQ_URL='{_ONE}?sentinel_password=...'    {_UNSEEN}",
 )
 _CHECK: Final = "redis-cli --cluster check HOST:6379    and what it finds: redis-cli --cluster fix HOST:6379"
 _ROLE: Final = "redis-cli INFO replication"
 _Fits = Callable[[BaseException, str, Address], bool]
 _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
-    (lambda exc, text, _: isinstance(exc, MasterNotFoundError) and "authentication" in text, _SENTINELS_LOGIN),
-    (
-        # Each Sentinel that did not answer is named with its error.
-        lambda exc, text, at: isinstance(exc, MasterNotFoundError) and text.count("error(") < max(1, len(at.hosts)),
-        _UNWATCHED,
-    ),
-    (
-        lambda exc, _, __: isinstance(exc, NobodyAnswers),
-        Diagnosis(
-            "reach",
-            "no server of the cluster answered",
-            "Do they run there? One that answers is enough, for it knows the others",
-            "redis-cli -h HOST -p PORT CLUSTER NODES",
-        ),
-    ),
+    (lambda exc, _, __: isinstance(exc, SentinelsRefuse), _SENTINELS_LOGIN),
+    (lambda exc, _, __: isinstance(exc, Unwatched), _UNWATCHED),
     (
         lambda exc, _, __: isinstance(exc, refused.MovedError),
         Diagnosis("use", "its keys are on another server now", "A slot has moved: it is found by itself", _CHECK),
@@ -220,7 +218,7 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
             "trust",
             "its TLS certificate does not verify",
             "Add ?ssl_ca_certs=FILE or correct the host name",
-            "--url 'rediss://host:6379/0?ssl_ca_certs=/etc/ssl/my-ca.pem'",
+            f"--url '{_TLS}?ssl_ca_certs=/etc/ssl/my-ca.pem'",
         ),
     ),
     (
@@ -232,7 +230,20 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
             "--url redis://host:6379/0    without the second s",
         ),
     ),
-    (lambda exc, text, _: isinstance(exc, MasterNotFoundError), _SENTINELS),
+    (
+        lambda _, text, __: "name or service" in text or "nodename" in text or "resolution" in text,
+        Diagnosis("find", "the host name does not resolve", "Is it spelt right?", "--url    with the right host"),
+    ),
+    (lambda exc, _, at: isinstance(exc, NobodyAnswers) and at.scheme.endswith("+sentinel"), _SENTINELS),
+    (
+        lambda exc, _, __: isinstance(exc, NobodyAnswers),
+        Diagnosis(
+            "reach",
+            "no server of the cluster answered",
+            f"Do they run there, {_AS_SAID}? One that answers is enough, for it knows the others",
+            "redis-cli -h HOST -p PORT CLUSTER NODES",
+        ),
+    ),
     (
         lambda exc, text, _: isinstance(exc, ConnectionRefusedError) or "refused" in text or "error 111" in text,
         Diagnosis(
@@ -254,10 +265,6 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
             "Check the owner and mode of the socket (unixsocketperm)",
             "ls -l    of the socket",
         ),
-    ),
-    (
-        lambda _, text, __: "name or service" in text or "nodename" in text or "resolution" in text,
-        Diagnosis("find", "the host name does not resolve", "Is it spelt right?", "--url    with the right host"),
     ),
     (
         lambda exc, text, at: at.tls and (isinstance(exc, refused.TimeoutError | TimeoutError) or "timeout" in text),

@@ -7,18 +7,17 @@ to do it while the event loop stands still.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol, cast
 
+from redis import Redis
 from redis import exceptions as refused
-from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from streamq.broker.address import Address
-from streamq.broker.diagnosis import NobodyAnswers, is_transient
-from streamq.broker.wires import blocking_client, tls_options
+from streamq.broker.diagnosis import NobodyAnswers, SentinelsRefuse, Unwatched, is_transient
+from streamq.broker.wires import blocking_client
 from streamq.errors import BrokerError, UnsuitableServer
 
 Key = bytes | str | int
@@ -121,19 +120,7 @@ class Sentinels(_AllTogether):
         self._address = address
         self._master: Address | None = None
         self._lock = threading.Lock()
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            address.hosts,
-            sentinel_kwargs={
-                "username": address.sentinel_username,
-                "password": address.sentinel_password,
-                "protocol": 2,
-                "socket_timeout": LOOK_TIMEOUT,
-                "socket_connect_timeout": LOOK_TIMEOUT,
-                "retry": Retry(NoBackoff(), 0),
-                "ssl": address.tls,
-                **tls_options(address),
-            },
-        )
+        self._sentinels = [blocking_client(each, LOOK_TIMEOUT) for each in _sentinels(address)]
 
     def home(self, key: Key) -> Address:
         """The master. Raises `BrokerError` before the first `look`."""
@@ -144,17 +131,37 @@ class Sentinels(_AllTogether):
         return [self._master] if self._master is not None else []
 
     def look(self) -> None:
-        """Ask the Sentinels, one after the other."""
+        """Ask the Sentinels, one after the other; first whoever knew it last."""
         with self._lock:
-            discover: Any = cast(Any, self._sentinel).discover_master
+            found = self._address.at(*self._named())
+            if self._master is None or found.url != self._master.url:
+                self._master = found
+
+    def _named(self) -> tuple[str, int]:
+        service, failures = self._address.service, list[Exception]()
+        for sentinel in list(self._sentinels):
             try:
-                found = self._address.at(*cast("tuple[str, int]", discover(self._address.service)))
+                reply = _send(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+            except (refused.ConnectionError, refused.TimeoutError, OSError) as failure:
+                failures.append(failure)
+                continue
             except refused.ResponseError as error:
                 if "unknown command" in str(error):
                     raise no_sentinel(self._address) from error
                 raise
-            if self._master is None or found.url != self._master.url:
-                self._master = found
+            if reply is not None:
+                self._sentinels.remove(sentinel)
+                self._sentinels.insert(0, sentinel)
+                host, port = cast("tuple[bytes, bytes]", reply)
+                return host.decode(), int(port)
+        if len(failures) < len(self._sentinels):
+            raise Unwatched(f"no Sentinel knows a master {service!r}")
+        for each in failures:
+            if isinstance(each, refused.AuthenticationError):
+                raise SentinelsRefuse(str(each)) from each
+            if not is_transient(each):
+                raise each
+        raise NobodyAnswers(str(failures[0])) from failures[0]
 
     def moved(self, error: refused.MovedError) -> None:
         """It is one of a cluster: raises `UnsuitableServer`."""
@@ -162,7 +169,8 @@ class Sentinels(_AllTogether):
 
     def close(self) -> None:
         """Close the connections to the Sentinels."""
-        self._sentinel.close()
+        for sentinel in self._sentinels:
+            sentinel.close()
 
 
 class Shards:
@@ -183,7 +191,7 @@ class Shards:
         self._masters: list[Address] = []
         self._said: object = None
         self._lock = threading.Lock()
-        self._asked: tuple[Address, Any] | None = None
+        self._asked: tuple[Address, Redis] | None = None
 
     def home(self, key: Key) -> Address:
         """The master of the key's slot. Raises `ClusterDownError` while no server has it."""
@@ -248,7 +256,7 @@ class Shards:
             self.close()
             self._asked = node, blocking_client(node, LOOK_TIMEOUT)
         try:
-            return cast("list[Any]", self._asked[1].execute_command("CLUSTER", "SLOTS"))
+            return cast("list[Any]", _send(self._asked[1], "CLUSTER", "SLOTS"))
         except refused.ClusterDownError:
             raise
         except refused.ResponseError as error:
@@ -267,6 +275,16 @@ class Shards:
     def _node(self, host: str, port: int) -> Address:
         found = self._address.at(host, port)
         return self._nodes.setdefault(found.url, found)
+
+
+def _sentinels(address: Address) -> list[Address]:
+    user, password = address.sentinel_username, address.sentinel_password
+    return [replace(address.at(*host), username=user, password=password, db=0) for host in address.hosts]
+
+
+def _send(client: Redis, *words: str) -> object:
+    execute = client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return cast("Callable[..., object]", execute)(*words)
 
 
 def _masters(slots: list[Address | None]) -> list[Address]:

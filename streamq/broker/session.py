@@ -86,7 +86,9 @@ class Session:
         lines = [self.line_to("commands", node) for node in self.servers()]
         answers = await asyncio.gather(*map(suitable, lines), return_exceptions=True)
         facts = [answer for answer in answers if isinstance(answer, ServerFacts)]
-        for line, error in zip(lines, answers, strict=True):
+        # That the cluster is down says more than that one of its servers is away.
+        pairs = sorted(zip(lines, answers, strict=True), key=lambda pair: not isinstance(pair[1], ClusterDownError))
+        for line, error in pairs:
             if isinstance(error, BaseException):
                 if not facts or not is_transient(error):
                     raise error

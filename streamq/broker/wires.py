@@ -50,8 +50,9 @@ def wire(target: Address) -> streams.AbstractConnection:
 
 
 def blocking_client(target: Address, timeout: float = ANSWER_TIMEOUT) -> Redis:
-    """A client for one thread: raw replies, `timeout` seconds a command, nothing sent twice."""
-    options = _options(target, retry=Retry(NoBackoff(), 0), socket_timeout=timeout)
+    """A client for one thread: raw replies, `timeout` seconds to connect and for a command, nothing sent twice."""
+    waits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    options = _options(target, retry=Retry(NoBackoff(), 0), **waits)
     client = Redis.from_pool(ConnectionPool(connection_class=_SYNC_WIRES[target.scheme], **options))
     client.response_callbacks.clear()
     return client

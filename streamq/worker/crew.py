@@ -96,6 +96,9 @@ class Crew:
             broker.clock.now_ms(), lease=broker.options.lease, libraries=libraries(),
         )  # fmt: skip
         self.heartbeat = Heartbeat(broker, name, self._held, self._said)
+        self.heartbeat.on_awake = self._awake
+        for lane in self.lanes.values():
+            lane.overslept = self.heartbeat.overslept
         self.promoters = {queue: Promoter(broker, queue) for queue in queues}
         self.reclaimers = {queue: Reclaimer(broker, lane, name, self.slots) for queue, lane in self.lanes.items()}
         self.listeners = [Listener(broker, lane, name, self.slots) for lane in self.lanes.values()]
@@ -115,6 +118,12 @@ class Crew:
         if len(self.lanes) > 1:
             for lane in self.lanes.values():
                 lane.on_free = self._wake_lanes
+
+    def _awake(self) -> None:
+        """The loop stood still for a lease: what waits here for a slot may be another's by now. The fence knows."""
+        for lane in self.lanes.values():
+            for holding in self.runner.unstarted(lane):
+                lane.release_unstarted(holding)
 
     def _ringers(self, queue: str) -> Ringers:
         return Ringers(

@@ -17,6 +17,7 @@ from streamq.broker.renewer import Held as Fence
 from streamq.broker.renewer import Renewal, Renewer
 from streamq.worker.held import Cause, Held, Holding, snapshot
 from streamq.worker.patience import outage
+from streamq.worker.rest import rest
 
 logger = logging.getLogger("streamq.worker")
 
@@ -45,7 +46,9 @@ class Heartbeat:
         self._stopping = threading.Event()
         self._bell = threading.Event()
         self._ended = asyncio.Event()
-        self._ticked = time.monotonic()
+        self._ticked = self._noted = time.monotonic()
+        self._awoke = 0.0
+        self.on_awake: Callable[[], None] = lambda: None  # the loop stood still for a lease
         self._silent_until = 0.0
         self._stalled = False
         self._failures = 0
@@ -57,9 +60,26 @@ class Heartbeat:
         thread = threading.Thread(target=self._beat, name="streamq-heartbeat", daemon=True)
         thread.start()
         try:
-            await self._ended.wait()
+            while not await rest(self._lease / 5, self._ended):
+                self._note()
         finally:
             self.stop()
+
+    def overslept(self, asked: float) -> bool:
+        """Whether the event loop stood still for a lease since `asked` (monotonic seconds), or until after it.
+
+        The process was stopped, or a job held the loop up: what Redis handed out meanwhile may be another's by now.
+        """
+        if time.monotonic() - self._noted > self._lease:
+            self._note()
+        return asked < self._awoke
+
+    def _note(self) -> None:
+        now = time.monotonic()
+        if now - self._noted > self._lease:
+            self._awoke = now
+            self.on_awake()
+        self._noted = now
 
     def stop(self) -> None:
         """Renew no more."""

@@ -60,6 +60,7 @@ class Lane:
         self.on_suspect: Callable[[], None] | None = None  # the next suspect may come
         self.on_resume: Callable[[], None] | None = None  # what was given back may be taken again
         self.on_room: Callable[[], None] | None = None  # a sweep found every slot taken
+        self.overslept: Callable[[float], bool] = lambda _: False  # see `Heartbeat`
         self.paused = False  # nobody may take jobs of the queue
         self._ruled = 0.0  # since when that is known (monotonic seconds): older answers count no more
         self._broker = broker
@@ -218,7 +219,7 @@ class Lane:
     def receive(self, deliveries: Sequence[Delivery], asked: float) -> None:
         """Take these in hand. Their leases count from `asked` (monotonic seconds), when Redis was asked for them."""
         deadline, held, accept = asked + self._lease, self.held, self._runner.accept
-        if self.closing or self.paused:
+        if self.closing or self.paused or self.overslept(asked):
             for delivery in deliveries:
                 if not self._known((delivery.priority, delivery.entry), delivery, deadline):
                     self._release(delivery, asked)

@@ -12,10 +12,11 @@ from typing import Any
 import redis
 
 from streamq import Job, StreamQ
+from streamq.broker.history import History, Transition
 from streamq.broker.keys import Keys
 from tests.faults.checker import Verdict, evidence, judge
 from tests.faults.crew import Crew, Spec
-from tests.faults.ledger import ACKED, INTENT, Entry, Reader, ledger_of
+from tests.faults.ledger import ABORT, ACKED, END, FAULT, INTENT, START, Entry, Reader, ledger_of
 from tests.faults.proxy import FaultProxy
 from tests.faults.tasks import LEASE, application
 from tests.worker.waits import until
@@ -33,6 +34,8 @@ class Arena:
         self.ledger = ledger_of(folder)
         self.client = redis.Redis.from_url(url)
         self._apps: list[StreamQ[Any]] = []
+        self._queues: dict[str, str] = {}  # by key and by job id
+        self.figures: list[tuple[str, float, str]] = []
         self._reader, self._entries = Reader(folder), list[Entry]()
 
     def app(self, *, direct: bool = False, **settings: Any) -> StreamQ[Any]:
@@ -46,8 +49,10 @@ class Arena:
 
     async def enqueue(self, app: StreamQ[Any], task: str, key: str, *args: object, **options: Any) -> Job[Any]:
         """With a line before and a line after."""
+        queue = self._queues[key] = options.get("queue", QUEUE)
         self.ledger.note(INTENT, key)
         job = await app.tasks[task].s(key, *args).using(**options).enqueue()
+        self._queues[job.id] = queue
         self.ledger.note(ACKED, key, job.id)
         return job
 
@@ -70,16 +75,46 @@ class Arena:
                 await asyncio.sleep(0.01)
         return found
 
+    async def running(self, pid: int, number: int = 1) -> None:
+        """Wait until a process runs so many jobs."""
+
+        def runs() -> int:
+            mine = [entry.event for entry in self.entries() if entry.pid == pid]
+            return mine.count(START) - mine.count(END) - mine.count(ABORT)
+
+        await until(lambda: runs() >= number, 20)
+
+    def next_after(self, at: int, event: str = START) -> float:
+        """Seconds from `at` (ns) to the next such event."""
+        return min(entry.at - at for entry in self.entries(event) if entry.at > at) / 1e9
+
+    def measured(self, what: str, value: float, unit: str = "s") -> float:
+        """Keep it for the table in docs/reliability.md, if this run is for that: see `figures`."""
+        self.figures.append((what, value, unit))
+        return value
+
     async def settled(self, queue: str = QUEUE, within: float = 30.0) -> None:
         """Wait until nothing of a queue is unfinished."""
         jobs = Keys(self.namespace, queue).jobs
         await until(lambda: not self.client.exists(jobs), within)
 
-    async def verdict(self, queue: str = QUEUE) -> Verdict:
-        """Of everything so far. Every worker has ended."""
+    async def history(self, queue: str = QUEUE) -> list[Transition]:
+        """What Redis remembers of a queue, the newest first."""
         app = self.app(direct=True)
         async with app:
-            return judge(await evidence(app.broker, self.client, queue, self.entries()))
+            return [each async for each in History(app.broker).backward(queue)]
+
+    async def verdict(self, queue: str = QUEUE) -> Verdict:
+        """Of everything so far in this queue. Every worker has ended."""
+        app = self.app(direct=True)
+        async with app:
+            return judge(
+                await evidence(app.broker, self.client, queue, [e for e in self.entries() if self._is(e, queue)])
+            )
+
+    def _is(self, entry: Entry, queue: str) -> bool:
+        known = self._queues.get(entry.job_id) or self._queues.get(entry.key, QUEUE)
+        return entry.event == FAULT or known == queue
 
     async def close(self) -> None:
         for app in self._apps:

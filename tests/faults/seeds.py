@@ -13,6 +13,7 @@ import pytest
 
 SEED: Final = os.environ.get("STREAMQ_FAULT_SEED") or str(secrets.randbits(32))
 FOLDER: Final = pytest.StashKey[Path]()
+PASSED: Final = pytest.StashKey[bool]()
 
 
 @pytest.fixture
@@ -24,6 +25,8 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
     if report.failed:
         again = f"STREAMQ_FAULT_SEED={SEED} pytest '{item.nodeid}'"
         report.sections.append(("fault seed", f"{again}\nledgers: {item.stash.get(FOLDER, None)}"))

@@ -1,15 +1,17 @@
-"""Schedules whose schedulers die, and clocks that are wrong. F31 to F34.
+"""Schedules whose schedulers die, and clocks that are wrong. F31, F34.
 
 Elsewhere: F32 tests/worker/test_scheduler.py (after ten missed periods), F33 tests/core/test_cron.py (both changes of
-the clock, three zones), F34 a server clock that is set tests/core/test_clock.py.
+the clock, three zones), F34 a server's clock that is set test_jumps.py.
 """
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import pytest
 
+from streamq.broker.history import TransitionKind
 from tests.faults.arena import Arena
 from tests.faults.ledger import INTENT, START, Entry
 from tests.faults.tasks import LEASE, skewed, ticking
@@ -33,17 +35,17 @@ def assert_all_fired_once_and_none_early(arena: Arena) -> None:
     assert [ms for ms, starts in found.items() if starts[0].at / 1e6 < ms - EARLY] == []
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
-async def test_f31_schedulers_are_killed_one_after_the_other(arena: Arena, kills: int) -> None:
+@pytest.mark.parametrize(("schedulers", "kills"), [(3, 5), pytest.param(5, 60, marks=pytest.mark.slow)])
+async def test_f31_schedulers_are_killed_one_after_the_other(arena: Arena, schedulers: int, kills: int) -> None:
     app = arena.app()
     async with app, arena.crew(build=ticking, settings={"period": PERIOD}) as crew:
-        alive = [await crew.start() for _ in range(3)]
+        alive = [await crew.start() for _ in range(schedulers)]
         for _ in range(kills):
             await arena.seen(START, len(arena.entries(START)) + 2)
             alive.pop(arena.dice.randrange(len(alive))).kill()
             alive.append(await crew.start())
         await arena.seen(START, len(arena.entries(START)) + 2)
-        assert await crew.stop() == [0, 0, 0]
+        assert await crew.stop() == [0] * schedulers
         async with app.worker(schedules=False):  # what was fired last
             app.task(name="tick")(nothing)
             await arena.settled()
@@ -54,6 +56,10 @@ async def test_f31_schedulers_are_killed_one_after_the_other(arena: Arena, kills
     ended = {int(job.rpartition("-")[2]) for job in verdict.phantom}
     assert sorted(ended) == list(range(min(ended), max(ended) + 1, step))
     assert verdict.done == len(ended)
+    late = [starts[0].at / 1e9 - ms / 1e3 for ms, starts in found.items()]
+    assert min(late) >= -EARLY / 1e3
+    arena.measured("how late an occurrence starts, the median", median(late))
+    arena.measured("how late an occurrence starts, the latest", max(late))
 
 
 async def nothing() -> None: ...
@@ -79,6 +85,10 @@ async def test_f34_a_worker_s_clock_is_wrong(arena: Arena, ahead: float) -> None
     assert [key for key in asked if key.startswith("d") and begun[key] - asked[key] < 500e6 - EARLY * 1e6] == []
     assert_all_fired_once_and_none_early(arena)
     assert occurrences(arena)
+    assert set(verdict.starts.values()) <= {0, 1}  # nobody lost a lease that was renewed
+    assert [t for t in await arena.history() if t.kind is TransitionKind.TAKEN_OVER] == []
+    late = [(begun[key] - asked[key]) / 1e9 - 0.5 for key in asked if key.startswith("d")]
+    arena.measured(f"a worker's clock {ahead:+.0f} s: how late a job due in 0.5 s starts", max(late))
 
 
 async def ahead_of_all_others(arena: Arena, build: Any = skewed) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from streamq import StreamQ
 from streamq.broker import scripts
+from streamq.broker.exchange import Answer, Exchange
 from tests.broker.byhand import variant
-from tests.faults import test_clocks, test_network, test_processes
+from tests.faults import test_cancellation, test_clocks, test_hogs, test_network, test_processes
 from tests.faults.arena import Arena
+from tests.faults.buggify import Moment
 from tests.faults.proxy import KILL
-from tests.faults.tasks import application, skewed
+from tests.faults.tasks import skewed
+from tests.faults.test_hogs import hogs
 
 FENCE = (
     ("  if seen ~= b[n + COUNT] then return 'f' end\n", ""),
@@ -39,7 +43,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
 
 def unisolated(url: str, namespace: str, folder: Path, **settings: Any) -> StreamQ[Any]:
     scripts.SCRIPTS["reclaim"] = variant("reclaim", ISOLATION)
-    return application(url, namespace, folder, **settings)
+    return hogs(url, namespace, folder, **settings)
 
 
 def untimed(url: str, namespace: str, folder: Path, **settings: Any) -> StreamQ[Any]:
@@ -77,6 +81,22 @@ async def test_without_the_ring_a_worker_does_not_know_what_it_settled(
     assert "nothing is recorded" in caplog.text
 
 
+async def test_without_its_place_in_the_row_a_caller_s_reply_goes_to_the_next_one(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Exchange.send
+
+    def send_and_go(exchange: Exchange, command: bytes) -> Answer:
+        """Who is cancelled leaves the row, as if its reply would never come."""
+        answer, row = send(exchange, command), exchange._open
+        answer.add_done_callback(lambda _: row.remove(answer) if answer.cancelled() and answer in row else None)
+        return answer
+
+    monkeypatch.setattr(Exchange, "send", send_and_go)
+    with pytest.raises((AssertionError, RedisError)):  # an echo of something else, or the refusal of a script
+        await test_cancellation.each_await(arena, "info", "ask", Moment.SENT, cold=False)
+
+
 async def test_without_the_server_s_time_a_schedule_is_early(arena: Arena) -> None:
     await test_clocks.ahead_of_all_others(arena, build=untimed)
     with pytest.raises(AssertionError):
@@ -85,7 +105,7 @@ async def test_without_the_server_s_time_a_schedule_is_early(arena: Arena) -> No
 
 async def test_without_the_isolation_poison_takes_its_neighbours_along(arena: Arena) -> None:
     async with arena.crew(settings={"max_crashes": 3}, build=unisolated) as crew:
-        await test_processes.poisoned(arena, crew)
+        await test_hogs.poisoned(arena, crew)
     verdict = await arena.verdict()
     assert verdict.lost == []
     assert verdict.done < 60
