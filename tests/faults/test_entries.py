@@ -182,7 +182,6 @@ async def test_f30_all_are_due_at_once(arena: Arena, many: int) -> None:
     arena.measured(f"{many:,} jobs: a promote, the longest", max(seen.scripts["promote"]))
 
 
-@pytest.mark.xfail(strict=True, reason="a promote moves 500 jobs, which takes Valkey 5 to 9 ms")
 @pytest.mark.parametrize("redis_server", [{"slowlog-max-len": "100000", "fsync": "everysec"}], indirect=True)
 async def test_f30_no_script_holds_the_server_up(arena: Arena) -> None:
     seen = await rush(arena, 5_000)

@@ -16,7 +16,7 @@ import redis
 from click.testing import CliRunner
 from redis.exceptions import NoPermissionError, ResponseError
 
-from streamq import Context, JobFailed, Reject, Retry, Snooze, StreamQ
+from streamq import Context, Job, JobFailed, Reject, Retry, Snooze, State, StreamQ
 from streamq.broker import acl as table
 from streamq.broker.facts import gather
 from streamq.broker.keys import Keys, inbox, queues
@@ -159,6 +159,7 @@ async def operate(shop: StreamQ[Any], crew: StreamQ[Any], dead: str) -> None:
     assert await letters.discard(dead) == 1
     await queue.pause("for the test")
     held = await shop.tasks["work"].enqueue("purged")
+    await until(lambda: _waits(held))  # a read that blocked can have brought it, and then it is given back
     assert await queue.purge() >= 1
     await queue.resume()
     assert (await held.timeline()).steps
@@ -169,6 +170,10 @@ async def operate(shop: StreamQ[Any], crew: StreamQ[Any], dead: str) -> None:
 
 async def _running(job: Any) -> bool:
     return await job.status() == "STARTED"
+
+
+async def _waits(job: Job[Any]) -> bool:
+    return await job.status() is State.QUEUED
 
 
 async def _dead_again(crew: StreamQ[Any]) -> bool:

@@ -51,12 +51,17 @@ async def give_back(broker: Broker) -> None:
     await broker.turn(QUEUE, "left", [(delivery, Release())], 0, request=2)
 
 
-async def by_sweep_alone(crew: Crew) -> None:
+async def by_sweep_alone(crew: Crew, broker: Broker) -> None:
     """Every other way to a job is closed: nothing that is enqueued from here on comes to this worker by itself."""
     await until(lambda: crew.slots.listening == 1)
     for listener in crew.listeners:
         listener.stop()
     await until(lambda: crew.slots.listening == 0)
+
+    async def unblocked() -> bool:
+        return (await broker.info("clients"))["blocked_clients"] == "0"
+
+    await until(unblocked)  # the server has noticed it too
 
 
 @one_server
@@ -78,7 +83,7 @@ async def test_what_is_left_behind_right_after_a_look_is_found_in_time(
         sweeps = noted(here.broker, monkeypatch)
         async with here.worker() as worker:
             assert worker.crew is not None
-            await by_sweep_alone(worker.crew)
+            await by_sweep_alone(worker.crew, here.broker)
             sweeps.clear()
             worker.crew.reclaimers[QUEUE].wake()
             await until(lambda: bool(sweeps))
@@ -98,7 +103,7 @@ async def test_what_is_given_back_is_taken_at_once(app: MakeApp) -> None:
 
     async with here, here.worker() as worker:
         assert worker.crew is not None
-        await by_sweep_alone(worker.crew)
+        await by_sweep_alone(worker.crew, here.broker)
         job = await echo.enqueue(7)
         await give_back(here.broker)
         assert await job.result(timeout=5) == 7
