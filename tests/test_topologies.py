@@ -33,6 +33,8 @@ from tests.topologies import (
     until,
 )
 
+pytestmark = pytest.mark.sets
+
 QUEUE = "{mail}:s"
 ONCE = Retry(NoBackoff(), 0)
 SLOT = key_slot(QUEUE.encode())

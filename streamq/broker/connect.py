@@ -141,9 +141,9 @@ class Connections:
         for client in self._clients:
             client.close()
         self.nodes.close()
+        self.nodes = nodes_of(self.address)
         server, self._server = self._server, None
         if server is not None:
-            self.nodes = nodes_of(self.address)
             try:
                 await asyncio.to_thread(server.stop)
             except RuntimeError:  # the interpreter is on its way out, and starts no thread any more

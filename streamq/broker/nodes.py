@@ -108,7 +108,24 @@ class NotStarted(OneServer):
         raise BrokerError(f"{self._address} is not running: open the application first (async with app)")
 
 
-class Sentinels(_AllTogether):
+class _Asking:
+    """`look` may be under way in a thread when all is closed: it opens nothing any more then."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+
+    def _ask(self, client: Redis, *words: str) -> object:
+        if self._closed.is_set():
+            raise refused.ConnectionError("closed: open the application again")
+        execute = client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        try:
+            return cast("Callable[..., object]", execute)(*words)
+        finally:
+            if self._closed.is_set():
+                client.close()
+
+
+class Sentinels(_AllTogether, _Asking):
     """All keys are on the master that the Sentinels name.
 
     As https://redis.io/docs/latest/develop/reference/sentinel-clients/ asks of a client.
@@ -117,6 +134,7 @@ class Sentinels(_AllTogether):
     may_move = True
 
     def __init__(self, address: Address) -> None:
+        super().__init__()
         self._address = address
         self._master: Address | None = None
         self._lock = threading.Lock()
@@ -141,7 +159,7 @@ class Sentinels(_AllTogether):
         service, failures = self._address.service, list[Exception]()
         for sentinel in list(self._sentinels):
             try:
-                reply = _send(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+                reply = self._ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
             except (refused.ConnectionError, refused.TimeoutError, OSError) as failure:
                 failures.append(failure)
                 continue
@@ -168,12 +186,13 @@ class Sentinels(_AllTogether):
         raise one_of_a_cluster(self.home("")) from error
 
     def close(self) -> None:
-        """Close the connections to the Sentinels."""
+        """Close the connections to the Sentinels, for good."""
+        self._closed.set()
         for sentinel in self._sentinels:
             sentinel.close()
 
 
-class Shards:
+class Shards(_Asking):
     """The keys of one hash tag are on the master of their slot.
 
     As https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/ asks of a client, but that a slot
@@ -184,6 +203,7 @@ class Shards:
     may_move = True
 
     def __init__(self, address: Address) -> None:
+        super().__init__()
         self._address = address
         self._seeds = [address.at(*host) for host in address.hosts]
         self._nodes: dict[str, Address] = {}  # by URL, so that a server has one `Address`
@@ -218,7 +238,7 @@ class Shards:
             error: Exception | None = None
             for node in {each.url: each for each in self._candidates()}.values():
                 try:
-                    reply = self._ask(node)
+                    reply = self._slots_of(node)
                 except (refused.ConnectionError, refused.TimeoutError, refused.ClusterDownError, OSError) as failure:
                     error = error or failure
                     continue
@@ -243,7 +263,11 @@ class Shards:
         self._masters = _masters(slots)
 
     def close(self) -> None:
-        """Close the connection of `look`."""
+        """Close the connection of `look`, for good."""
+        self._closed.set()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         asked, self._asked = self._asked, None
         if asked is not None:
             asked[1].close()
@@ -251,12 +275,13 @@ class Shards:
     def _candidates(self) -> list[Address]:
         return [*([self._asked[0]] if self._asked is not None else []), *self._masters, *self._seeds]
 
-    def _ask(self, node: Address) -> list[Any]:
-        if self._asked is None or self._asked[0] is not node:
-            self.close()
-            self._asked = node, blocking_client(node, LOOK_TIMEOUT)
+    def _slots_of(self, node: Address) -> list[Any]:
+        asked = self._asked
+        if asked is None or asked[0] is not node:
+            self._hang_up()
+            asked = self._asked = node, blocking_client(node, LOOK_TIMEOUT)
         try:
-            return cast("list[Any]", _send(self._asked[1], "CLUSTER", "SLOTS"))
+            return cast("list[Any]", self._ask(asked[1], "CLUSTER", "SLOTS"))
         except refused.ClusterDownError:
             raise
         except refused.ResponseError as error:
@@ -280,11 +305,6 @@ class Shards:
 def _sentinels(address: Address) -> list[Address]:
     user, password = address.sentinel_username, address.sentinel_password
     return [replace(address.at(*host), username=user, password=password, db=0) for host in address.hosts]
-
-
-def _send(client: Redis, *words: str) -> object:
-    execute = client.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return cast("Callable[..., object]", execute)(*words)
 
 
 def _masters(slots: list[Address | None]) -> list[Address]:

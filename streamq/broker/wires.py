@@ -30,9 +30,21 @@ _KEEPALIVE = {
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 20_000,
 }
+
+
+class _Secured(streams.SSLConnection):
+    """Closed at once: redis-py leaves it to the loop to wait for the server's farewell, and the loop may end before."""
+
+    async def disconnect(self, nowait: bool = False, *why: Any, **more: Any) -> None:
+        writer = self._writer
+        await super().disconnect(True, *why, **more)
+        if writer is not None:
+            writer.transport.abort()
+
+
 _ASYNC_WIRES = {
     "redis": streams.Connection,
-    "rediss": streams.SSLConnection,
+    "rediss": _Secured,
     "unix": streams.UnixDomainSocketConnection,
 }
 _SYNC_WIRES: dict[str, Any] = {  # the pool is declared to take TCP connections only

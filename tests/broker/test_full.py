@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def look(small: str, broker: Broker) -> Iterator[Server]:
 @pytest.fixture
 def fill(look: Server) -> Callable[[], None]:
     def fill() -> None:
+        # Valkey frees what was flushed or deleted in the background: memory that comes free later would be room.
+        while int(look.client.info("memory")["lazyfree_pending_objects"]):
+            time.sleep(0.001)
         look.client.set("filler", b"x" * 8_000_000)
         used = int(look.client.info("memory")["used_memory"])
         look.client.config_set("maxmemory", used - 4_000_000)

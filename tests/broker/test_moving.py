@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -15,9 +17,12 @@ from redis import exceptions as refused
 from streamq.broker import line as lines
 from streamq.broker.address import Address
 from streamq.broker.line import Line
+from streamq.broker.nodes import nodes_of
 from streamq.broker.wires import blocking_client, wire
 from tests.conftest import PROGRAMS
-from tests.topologies import Node
+from tests.topologies import Node, SentinelSet, until
+
+pytestmark = pytest.mark.sets
 
 
 def line_to(port: int, *, patient: bool = False) -> Line:
@@ -141,3 +146,33 @@ def test_a_blocking_client_waits_for_a_connection_no_longer_than_for_an_answer()
             client.ping()
         assert time.monotonic() - began < 2
         client.close()
+
+
+def strangers(node: Node) -> list[str]:
+    """Who is connected to a Sentinel, but for the other Sentinels and whoever asks."""
+    own = f"id={node.call('CLIENT', 'ID')} "
+    found = str(node.call("CLIENT", "LIST")).splitlines()
+    return [line for line in found if not line.startswith(own) and " name=sentinel" not in line]
+
+
+def test_a_look_that_is_under_way_when_all_is_closed_leaves_nothing_open() -> None:
+    with SentinelSet(next(iter(PROGRAMS)), down_after_ms=5000) as watched:
+        nodes = nodes_of(Address.parse(watched.url))
+        nodes.look()
+
+        def look() -> None:
+            with suppress(refused.ConnectionError):
+                nodes.look()
+
+        asked = watched.sentinels[0]
+        asked.signal(signal.SIGSTOP)
+        looking = threading.Thread(target=look)
+        looking.start()
+        time.sleep(0.1)  # it waits for an answer
+        nodes.close()
+        asked.signal(signal.SIGCONT)
+        looking.join(10)
+        assert not looking.is_alive()
+        until(lambda: not any(map(strangers, watched.sentinels)), 2, lambda: [*map(strangers, watched.sentinels)])
+        with pytest.raises(refused.ConnectionError, match="closed"):
+            nodes.look()

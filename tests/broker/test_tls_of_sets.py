@@ -22,7 +22,10 @@ from tests.topologies import Access, ClusterSet, SentinelSet, certificates, spea
 KINDS = [kind for kind in PROGRAMS if speaks_tls(kind)]
 SETS = {"sentinels": SentinelSet, "cluster": ClusterSet}
 Servers = SentinelSet | ClusterSet
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
+pytestmark = [
+    pytest.mark.sets,
+    pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates"),
+]
 
 
 @pytest.fixture(scope="module", params=[f"{name}-{kind}" for name in SETS for kind in KINDS])

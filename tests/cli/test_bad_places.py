@@ -15,6 +15,8 @@ from streamq.cli.main import main
 from tests.conftest import PROGRAMS
 from tests.topologies import Access, ClusterSet, Node, SentinelSet, until
 
+pytestmark = pytest.mark.sets
+
 KIND = next(iter(PROGRAMS))
 ACCESS = Access(password="right", sentinel_password="watch")
 Typed = Callable[..., tuple[int, str]]

@@ -23,6 +23,8 @@ from tests.topologies import ClusterSet, SentinelSet
 from tests.worker.crews import environment, write_jobs
 from tests.worker.spread import left_over, spread
 
+pytestmark = pytest.mark.sets
+
 KIND = next(iter(PROGRAMS))
 LOOKS = ("info", "queues", "jobs list", "workers", "doctor", "top", "dlq list")
 

@@ -42,7 +42,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         yield place
 
 
-@pytest.fixture(params=[pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in PLACES])
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    one_server = name.startswith(("alone", "acl"))
+    return [*([] if one_server else [pytest.mark.sets]), *([] if name in QUICK else [pytest.mark.slow])]
+
+
+@pytest.fixture(params=[pytest.param(each, marks=marks(each)) for each in PLACES])
 def place(request: pytest.FixtureRequest, running: Callable[[str], Place]) -> Place:
     return running(request.param)
 

@@ -19,6 +19,8 @@ from tests.faults.tasks import application
 from tests.topologies import ClusterSet, Node, SentinelSet
 from tests.worker.waits import until
 
+pytestmark = pytest.mark.sets
+
 __all__ = ["on", "running"]
 
 FORGETS = 1.0  # seconds: what a replica may not have yet

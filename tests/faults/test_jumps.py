@@ -153,5 +153,5 @@ def assert_none_early(arena: Arena, jumps: list[Jump]) -> None:
     assert len(delayed) == 10
     assert [key for key in delayed if told(begun[key]) < asked[key] / 1e6 + 1500 - EARLY] == []
     ticks = {key: int(key.rpartition("-")[2]) for key in begun if key.startswith("cron-")}
-    assert len(ticks) > 3
+    assert len(ticks) > 1
     assert [key for key, due in ticks.items() if told(begun[key]) < due - EARLY] == []

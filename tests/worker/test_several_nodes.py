@@ -18,6 +18,8 @@ from tests.topologies import ClusterSet
 from tests.worker.spread import left_over, spread
 from tests.worker.waits import until
 
+pytestmark = pytest.mark.sets
+
 QUICK, *OTHERS = PROGRAMS
 KINDS = [QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)]
 
@@ -116,8 +118,11 @@ async def test_jobs_are_cancelled_where_they_run_and_where_they_wait(app: Stream
 
 async def test_one_queue_is_paused_and_the_others_go_on(app: StreamQ[Any], queues: list[str]) -> None:
     paused, *others = queues
-    async with app.worker(queues=queues):
+    async with app.worker(queues=queues) as worker:
         await app.queue(paused).pause("for a while")
+        assert worker.crew is not None
+        lane = worker.crew.lanes[paused]
+        await until(lambda: lane.paused)  # it hears of it on another server, over the bus of the cluster
         held = await app.tasks["add"].using(queue=paused).enqueue(1, 1)
         for name in others:
             assert await (await app.tasks["add"].using(queue=name).enqueue(1, 1)).result(timeout=10) == 2
