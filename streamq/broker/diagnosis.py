@@ -197,6 +197,15 @@ _TABLE: Final[tuple[tuple[_Fits, Diagnosis], ...]] = (
         ),
     ),
     (
+        lambda _, text, __: text.startswith("late "),
+        Diagnosis(
+            "tell from",
+            "more than a thousand requests were sent while this one waited",
+            "Whether it was carried out is not known: look for the job, or enqueue again with the same job_id",
+            "streamq jobs show ID",
+        ),
+    ),
+    (
         lambda exc, text, _: is_foreign(exc),
         Diagnosis(
             "use",

@@ -69,8 +69,9 @@ class Producing(Session):
             raise ValueError(f"at most {MAX_BATCH} jobs a call, not {len(jobs)}")
         if not jobs:
             return []
-        call = self._enqueue(queue, jobs)
         wanted = self.options.durability if durability is None else durability
+        # Their own ring: while their connection hangs, those of the other one could pass it by more than its size.
+        call = self._enqueue(queue, jobs, self.client_id if wanted == "memory" else f"{self.client_id}d")
         limit = self.options.timeout if timeout is None else timeout
         purpose = "commands" if wanted == "memory" else "durable"
 
@@ -95,11 +96,11 @@ class Producing(Session):
             for job, letter in zip(jobs, letters, strict=True)
         ]
 
-    def _enqueue(self, queue: str, jobs: Sequence[NewJob]) -> scripts.ScriptCall:
+    def _enqueue(self, queue: str, jobs: Sequence[NewJob], client: str) -> scripts.ScriptCall:
         k, request = self.keys(queue), next(self._requests)
         if not any(job.key or job.own_id or job.due or job.delay for job in jobs):
             flat = [part for job in jobs for part in (job.job_id, job.priority, job.body)]
-            ring = k.ring(self.client_id, request % RING_SIZE + 1)
+            ring = k.ring(client, request % RING_SIZE + 1)
             return scripts.push(
                 streams=k.streams, jobs=k.jobs, ring=ring, now=self.now(), request=request, ring_ttl=RING_TTL_MS,
                 jobs_flat=flat,
@@ -107,7 +108,7 @@ class Producing(Session):
         entries = [(j.job_id, j.priority, j.due, j.delay, j.own_id, j.key, j.fingerprint, j.retry_failed) for j in jobs]
         return scripts.enqueue(
             streams=k.streams, records=k.records, jobs=k.jobs, due=k.due, body=k.body, side=k.side, keys=k.keys,
-            ring=k.ring(self.client_id), dead=k.dead, dead_body=k.dead_body, now=self.now(), bell=k.bell,
+            ring=k.ring(client), dead=k.dead, dead_body=k.dead_body, now=self.now(), bell=k.bell,
             request=request, ring_size=RING_SIZE, ring_ttl=RING_TTL_MS,
             batch=msgspec.msgpack.encode(entries), bodies=[j.body for j in jobs],
         )  # fmt: skip

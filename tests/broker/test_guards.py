@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
+from redis.exceptions import ResponseError
 
 from streamq.broker import scripts
 from streamq.broker.broker import Broker
@@ -150,9 +153,34 @@ async def test_a_late_copy_of_a_push_adds_nothing(broker: Broker, look: Server, 
         )
 
     await broker.script(push(9 * 1024, "new"))
-    await broker.script(push(8 * 1024, "late"))
+    with pytest.raises(ResponseError, match="LATE") if guarded else nullcontext():  # nor does it look as if it had
+        await broker.script(push(8 * 1024, "late"))
     await broker.script(push(9 * 1024, "new"))
     assert look.lengths() == (1 if guarded else 3)
+
+
+@GUARDED
+async def test_a_late_copy_of_an_enqueue_adds_nothing(broker: Broker, look: Server, cut: Cut, guarded: bool) -> None:
+    if not guarded:
+        cut("enqueue", ("tonumber(answer[1]) > tonumber(request)", "false"))
+    requests, broker._requests = broker._requests, itertools.count(9 * 1024)  # type: ignore[assignment]
+    await broker.add(QUEUE, [job("new", delay=60_000)])
+    broker._requests = itertools.count(8 * 1024)  # type: ignore[assignment]
+    with pytest.raises(BrokerError, match="LATE") if guarded else nullcontext():
+        await broker.add(QUEUE, [job("late", delay=60_000)])
+    broker._requests = requests
+    assert look.client.zcard(look.keys.due) == (1 if guarded else 2)
+
+
+async def test_a_durable_enqueue_is_not_passed_by_others(broker: Broker, look: Server) -> None:
+    """Its connection hangs, and comes back when a thousand plain ones were sent on theirs."""
+    asked, broker._requests = broker._requests, itertools.count(1)  # type: ignore[assignment]
+    durable = broker._enqueue(QUEUE, [job("durable")], f"{broker.client_id}d")
+    for _ in range(1025):
+        await broker.add(QUEUE, [job()])
+    await broker.script(durable)
+    assert look.lengths() == 1026
+    broker._requests = asked
 
 
 @GUARDED

@@ -21,7 +21,11 @@ class Moment(Enum):
 
 def cancelled_at(call: Coroutine[Any, Any, object], at: int, moment: Moment) -> asyncio.Task[None]:
     """A task that makes a call, and is cancelled at the call's await number `at`."""
-    return asyncio.create_task(_stepped(call, at, moment))
+
+    async def caller() -> None:  # a task takes no generator
+        await _stepped(call, at, moment)
+
+    return asyncio.create_task(caller())
 
 
 async def was_cancelled(caller: asyncio.Task[None]) -> bool:
